@@ -1,0 +1,149 @@
+"""Files that hold a model: checkpoints to resume from, weights to share. No pickle code runs."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from cifar_resnet.errors import InputError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the target, then rename: a reader sees the old file or the new one.
+
+    Args:
+        path: the target; its folder is made if need be.
+        write: called with the temporary path.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "new" / "file.txt"
+        >>> write_atomically(target, lambda path: print(path.write_text("done")))
+        4
+        >>> target.read_text()
+        'done'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state (tensors, numbers, strings, lists, dicts) atomically.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+    >>> save_checkpoint(path, {"epoch": 3})
+    >>> load_checkpoint(path)
+    {'epoch': 3}
+    """
+    write_atomically(path, lambda part: torch.save(state, part))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        InputError: if the file is missing or is no checkpoint.
+
+    Example:
+        >>> load_checkpoint(Path("nowhere.pt"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: checkpoint nowhere.pt does not exist
+    """
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(f"checkpoint {path} cannot be read: it is damaged or foreign") from error
+    return state
+
+
+def save_weights(path: Path, model: nn.Module, record_id: str) -> str:
+    """Write parameters and buffers as safetensors, the weights in half precision.
+
+    Batch normalisation's statistics stay in float32: they are small and may be large
+    in value.
+
+    Args:
+        path: a ``.safetensors`` file.
+        model: any module.
+        record_id: the run record these weights belong to, kept as metadata.
+
+    Returns:
+        The file's SHA-256, as in the run record.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
+        >>> len(save_weights(path, nn.Linear(2, 2), "example"))
+        64
+        >>> load_weights(nn.Linear(2, 2), path)
+        'example'
+    """
+    tensors = {
+        name: value.detach()
+        .cpu()
+        .to(torch.float16 if value.is_floating_point() and value.dim() > 1 else value.dtype)
+        .contiguous()
+        for name, value in model.state_dict().items()
+    }
+    content = save(tensors, {"record": record_id})
+    write_atomically(path, lambda part: part.write_bytes(content) and None)
+    return sha256(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> str:
+    """Copy weights from a safetensors file into a model of the same shape.
+
+    Args:
+        model: any module; its own precision is kept.
+        path: what `save_weights` wrote.
+
+    Returns:
+        The id of the run record the weights belong to; empty if the file names none.
+
+    Raises:
+        InputError: if the file is missing, no safetensors file, or of another model.
+
+    Example:
+        >>> load_weights(nn.Linear(2, 2), Path("nowhere.safetensors"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: weights nowhere.safetensors do not exist
+    """
+    if not path.exists():
+        raise InputError(f"weights {path} do not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            record_id = (file.metadata() or {}).get("record", "")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"weights {path} belong to another model: names or shapes differ"
+        ) from error
+    return record_id
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "empty"
+    >>> path.touch()
+    >>> sha256(path)[:8]
+    'e3b0c442'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,172 @@
+"""The data sets as uint8 tensors: CIFAR-10, found or downloaded, and the synthetic one."""
+
+import hashlib
+import os
+import tarfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cifar_resnet.errors import InputError
+
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+MIRRORS = (
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
+)
+ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+FOLDER = "cifar-10-batches-py"
+HELD_OUT = 5000
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and evaluation images, whole, in memory.
+
+    Attributes:
+        name: ``"cifar10"`` or ``"synthetic"``.
+        split: what the evaluation images are: ``"test"``, or ``"val"`` for images held
+            out of the training set.
+        md5: checksum of every file it was read from; empty for the synthetic one.
+        train_images: uint8 ``[N, 3, 32, 32]``.
+        train_labels: int64 ``[N]``.
+        eval_images: uint8 ``[M, 3, 32, 32]``.
+        eval_labels: int64 ``[M]``.
+    """
+
+    name: str
+    split: str
+    md5: dict[str, str]
+    train_images: Tensor
+    train_labels: Tensor
+    eval_images: Tensor
+    eval_labels: Tensor
+
+
+def load(source: str | Path | None = None, *, val: bool = False, download: bool = True) -> Dataset:
+    """CIFAR-10 or the synthetic stand-in.
+
+    Args:
+        source: ``"synthetic"``, or the folder that holds ``cifar-10-batches-py``. By
+            default the environment variable ``CIFAR10_ROOT``, else a cache folder of
+            the user's, where a download goes too.
+        val: hold the last 5,000 training images out and evaluate on them instead of
+            the test images. Whatever is chosen (a learning rate, say) is chosen on these.
+        download: fetch the data set into the cache folder if it is nowhere.
+
+    Raises:
+        InputError: if the data set is not there and cannot be fetched, or is damaged.
+
+    Example:
+        >>> data = load("synthetic", val=True)
+        >>> data.name, data.split, data.train_images.dtype
+        ('synthetic', 'val', torch.uint8)
+    """
+    if str(source) == "synthetic":
+        from cifar_resnet.synthetic import draw
+
+        md5: dict[str, str] = {}
+        name, train, test = "synthetic", draw(4000, seed=0), draw(1000, seed=1)
+        held_out = 1000
+    else:
+        name, held_out = "cifar10", HELD_OUT
+        train, test, md5 = _cifar10(source, download)
+    if val:
+        train, test = (
+            (train[0][:-held_out], train[1][:-held_out]),
+            (train[0][-held_out:], train[1][-held_out:]),
+        )
+    return Dataset(name, "val" if val else "test", md5, *train, *test)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$XDG_CACHE_HOME/cifar_resnet`` or ``~/.cache/cifar_resnet``.
+
+    >>> cache_folder().name
+    'cifar_resnet'
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_resnet"
+
+
+def _cifar10(
+    source: str | Path | None, download: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], dict[str, str]]:
+    from torchvision.datasets import CIFAR10
+
+    given = source or os.environ.get("CIFAR10_ROOT")
+    root = Path(given).expanduser() if given else cache_folder()
+    if root.name == FOLDER:  # a natural slip: the folder itself instead of its parent
+        root = root.parent
+    if not (root / FOLDER).is_dir():
+        if given:
+            raise InputError(
+                f"no CIFAR-10 in {root}: it has no folder {FOLDER}; give its parent folder, "
+                "or leave out --data and CIFAR10_ROOT to download it"
+            )
+        if not download:
+            raise InputError(_nowhere(root))
+        _download(root)
+    try:
+        sets = [CIFAR10(root, train=train, download=False) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"CIFAR-10 in {root / FOLDER} is damaged (its MD5s are not the published ones); "
+            "delete that folder and get the data set again"
+        ) from error
+    train, test = (
+        (torch.from_numpy(s.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(s.targets))
+        for s in sets
+    )
+    md5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+    return train, test, md5
+
+
+def _nowhere(root: Path) -> str:
+    return (
+        f"CIFAR-10 is not in {root} and no mirror could be reached; either fetch "
+        f"{MIRRORS[0]} elsewhere and unpack it in {root}, or give the folder that holds "
+        f"{FOLDER} as --data DIR or CIFAR10_ROOT (--data synthetic needs no download)"
+    )
+
+
+def _download(root: Path) -> None:
+    """Fetch the archive from the first mirror that answers, check it, unpack it."""
+    root.mkdir(parents=True, exist_ok=True)
+    archive = root / "cifar-10-python.tar.gz.part"
+    for url in MIRRORS:
+        try:
+            _fetch(url, archive)
+        except OSError:
+            continue
+        if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
+            with tarfile.open(archive) as tar:
+                tar.extractall(root, filter="data")
+            archive.unlink()
+            return
+        archive.unlink()
+    raise InputError(_nowhere(root))
+
+
+def _fetch(url: str, target: Path) -> None:
+    from tqdm import tqdm
+
+    with urllib.request.urlopen(url, timeout=20) as response, target.open("wb") as out:
+        total = int(response.headers.get("Content-Length") or 0) or None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=url.split("/")[2]) as bar:
+            while block := response.read(1 << 16):
+                out.write(block)
+                bar.update(len(block))

@@ -1,0 +1,100 @@
+"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cifar_resnet.record import Epoch
+
+
+class Display(Protocol):
+    """Told of each step and each epoch; whatever it shows never stops the training."""
+
+    def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
+        """After a step: ``sums`` holds the summed loss and the right answers, on the device."""
+
+    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+        """After an epoch and its evaluation."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
+        """Nothing."""
+
+    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+        """Nothing."""
+
+
+class Terminal:
+    """A bar for the running epoch and one line for each finished one.
+
+    Losses are read from the device only where that is free (CPU); on a GPU the bar shows
+    speed and time, and the epoch's line the loss.
+
+    Args:
+        epochs: length of the run, for the remaining time.
+        stream: where to write; a bar is drawn only if it is a terminal.
+    """
+
+    def __init__(self, epochs: int, stream: TextIO | None = None) -> None:
+        from tqdm import tqdm
+
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._tqdm = tqdm
+        self._bar: tqdm | None = None
+        self._epochs = epochs
+        self._start = time.perf_counter()
+        self._first_epoch: int | None = None
+
+    def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
+        """Move the bar."""
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        if not self._live:
+            return
+        if self._bar is None:
+            self._bar = self._tqdm(
+                total=steps,
+                desc=f"epoch {epoch + 1}/{self._epochs}",
+                file=self._stream,
+                leave=False,
+                unit="step",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total} {postfix}",
+            )
+        elapsed = time.perf_counter() - self._start
+        done = (epoch - self._first_epoch) * steps + step
+        left = (self._epochs - self._first_epoch) * steps - done
+        text = f"{done * seen / step / elapsed:.0f} img/s  ETA {_clock(left * elapsed / done)}"
+        if sums.device.type == "cpu":
+            loss, right = sums.tolist()
+            text = f"loss {loss / seen:.3f}  acc {right / seen:.1%}  {text}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+
+    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+        """Print the epoch's line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        done = epoch.epoch - (self._first_epoch or 0)
+        left = (epochs - epoch.epoch) * (time.perf_counter() - self._start) / done
+        print(
+            f"epoch {epoch.epoch:3d}/{epochs}  lr {epoch.learning_rate:.4f}  "
+            f"train loss {epoch.train_loss:.3f} acc {epoch.train_accuracy:.2%}  "
+            f"eval loss {epoch.eval_loss:.3f} acc {epoch.eval_accuracy:.2%}  "
+            f"{epoch.seconds:.0f} s  ETA {_clock(left)}",
+            file=self._stream,
+            flush=True,
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

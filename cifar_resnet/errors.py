@@ -1,0 +1,12 @@
+"""The one exception a user can cause."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is one line: what, where, what to do.
+
+    The command line prints the message without a traceback and exits with code 2.
+
+    >>> raise InputError("recipe 'nots' is unknown; choose one of: notes, smoke")
+    Traceback (most recent call last):
+    cifar_resnet.errors.InputError: recipe 'nots' is unknown; choose one of: notes, smoke
+    """

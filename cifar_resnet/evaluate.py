@@ -1,0 +1,135 @@
+"""Single-view evaluation: accuracy, loss, per-class accuracy, confusion, calibration."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cifar_resnet.augment import normalize
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well a model does on one set of images.
+
+    Attributes:
+        accuracy: share of images whose most probable class is the right one.
+        loss: mean cross-entropy in nats, without label smoothing.
+        per_class_accuracy: accuracy on the images of each class.
+        confusion: ``confusion[i][j]`` counts images of class i predicted as class j.
+        calibration_error: expected calibration error (Guo et al. 2017, arXiv:1706.04599)
+            with 15 equal-width bins.
+        calibration: for each bin, ``[images, mean confidence, accuracy]``.
+    """
+
+    accuracy: float
+    loss: float
+    per_class_accuracy: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+    calibration: tuple[tuple[int, float, float], ...]
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, images: Tensor, *, batch_size: int = 1000, precision: str = "fp32"
+) -> Tensor:
+    """Run the model in evaluation mode, one view an image, and leave its mode as it was.
+
+    Args:
+        model: maps float images ``[N, 3, H, W]`` to logits ``[N, classes]``.
+        images: uint8 ``[N, 3, H, W]`` on the model's device.
+        batch_size: images at once; it changes the speed and the memory, not the result.
+        precision: ``"bf16"`` runs under autocast.
+
+    Returns:
+        float32 ``[N, classes]`` on the same device.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([5, 10])
+    """
+    was_training = model.training
+    model.eval()
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = [
+            model(normalize(batch).to(memory_format=torch.channels_last)).float()
+            for batch in images.split(batch_size)
+        ]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def measure(logits: Tensor, labels: Tensor) -> Metrics:
+    """Turn logits into metrics.
+
+    Args:
+        logits: float ``[N, classes]``.
+        labels: int64 ``[N]`` on the same device.
+
+    Example:
+        >>> metrics = measure(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))
+        >>> metrics.accuracy, metrics.confusion
+        (0.5, ((1, 0), (1, 0)))
+    """
+    logits, labels = logits.cpu(), labels.cpu()
+    classes = logits.shape[1]
+    confidence, predicted = logits.softmax(1).max(1)
+    right = predicted == labels
+    pairs = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    confusion = pairs.reshape(classes, classes)
+    per_class = confusion.diag() / confusion.sum(1).clamp(min=1)
+
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    calibration = []
+    for index in range(CALIBRATION_BINS):
+        inside = bins == index
+        count = int(inside.sum())
+        calibration.append(
+            (
+                count,
+                float(confidence[inside].mean()) if count else 0.0,
+                float(right[inside].float().mean()) if count else 0.0,
+            )
+        )
+    gap = sum(count * abs(conf - acc) for count, conf, acc in calibration)
+    return Metrics(
+        accuracy=float(right.double().mean()),
+        loss=float(nn.functional.cross_entropy(logits.double(), labels)),
+        per_class_accuracy=tuple(per_class.tolist()),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        calibration_error=gap / len(labels),
+        calibration=tuple(calibration),
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 1000,
+    precision: str = "fp32",
+) -> Metrics:
+    """`predict_logits`, then `measure`.
+
+    Args:
+        model: maps float images ``[N, 3, H, W]`` to logits ``[N, classes]``.
+        images: uint8 ``[N, 3, H, W]`` on the model's device.
+        labels: int64 ``[N]``.
+        batch_size: images at once.
+        precision: ``"bf16"`` runs under autocast.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> metrics = evaluate(model, images, torch.zeros(4, dtype=torch.long))
+        >>> sum(map(sum, metrics.confusion))
+        4
+    """
+    return measure(
+        predict_logits(model, images, batch_size=batch_size, precision=precision), labels
+    )

@@ -1,0 +1,113 @@
+"""What the machine can do, and the settings that train fastest on it."""
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cifar_resnet.errors import InputError
+
+PRECISIONS = ("bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how the arithmetic is done; it changes the speed, not the recipe.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"`` (or ``"cuda:1"``).
+        name: the processor's own name.
+        threads: CPU threads that torch uses.
+        precision: ``"bf16"`` (autocast) or ``"fp32"``.
+        channels_last: whether activations are stored as NHWC.
+        compile: whether the network goes through ``torch.compile``.
+    """
+
+    device: str
+    name: str
+    threads: int
+    precision: str
+    channels_last: bool
+    compile: bool
+
+
+def detect(
+    device: str | None = None,
+    *,
+    precision: str | None = None,
+    compile: bool | None = None,
+    threads: int | None = None,
+) -> Hardware:
+    """Choose settings for this machine; whatever is given is kept.
+
+    bf16 is chosen only where the processor multiplies it natively (CUDA from compute
+    capability 8.0; CPUs with AMX or AVX512-BF16), because autocast is slower elsewhere.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; default: CUDA if there is any.
+        precision: ``"bf16"`` or ``"fp32"``.
+        compile: use ``torch.compile``; default: yes where a C++ compiler is at hand.
+        threads: CPU threads; default: torch's own choice.
+
+    Raises:
+        InputError: if the device is not there, or the precision is unknown.
+
+    Example:
+        >>> detect("cpu", precision="fp32", compile=False).precision
+        'fp32'
+        >>> detect("tpu")
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: device 'tpu' is unknown; use cpu or cuda
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"device {device!r} is unknown; use cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: torch {torch.__version__} sees no GPU; use cpu")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        torch.set_num_threads(threads)
+    return Hardware(
+        device=device,
+        name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
+        threads=torch.get_num_threads(),
+        precision=precision or ("bf16" if _has_fast_bf16(kind) else "fp32"),
+        channels_last=True,
+        compile=_can_compile(kind) if compile is None else compile,
+    )
+
+
+def cpu_name() -> str:
+    """The processor's own name, as the operating system reports it.
+
+    >>> bool(cpu_name())
+    True
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _has_fast_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def _can_compile(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.get_device_capability() >= (7, 0)
+    return os.name == "posix" and any(shutil.which(name) for name in ("g++", "clang++"))

@@ -1,0 +1,190 @@
+"""Recipes: everything that decides what is trained, in one frozen dataclass.
+
+``cifar-resnet recipes`` lists the named ones; ``cifar-resnet train NAME`` trains one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from cifar_resnet.augment import Augmentation
+from cifar_resnet.errors import InputError
+
+
+# --8<-- [start:recipe]
+@dataclass(frozen=True)
+class Recipe:
+    """A training configuration; the defaults are the note's.
+
+    Attributes:
+        name: what the recipe is called in records and on the command line.
+        epochs: passes over the training images.
+        batch_size: images per optimizer step; the last, incomplete batch of an epoch
+            is left out (each epoch shuffles anew).
+        learning_rate: the highest learning rate of the schedule.
+        warmup_epochs: epochs in which the learning rate rises linearly from zero.
+        momentum: momentum of SGD.
+        weight_decay: L2 penalty that SGD adds to the gradient of every parameter.
+        label_smoothing: share of the target spread evenly over all classes
+            (Szegedy et al. 2016, section 7).
+        augmentation: what is done to each training image.
+
+    Raises:
+        InputError: if a field is out of range; the message names it.
+
+    Example:
+        >>> Recipe(name="short", epochs=2).learning_rate
+        0.1
+        >>> Recipe(name="wrong", epochs=0)
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: recipe 'wrong': epochs must be at least 1, not 0
+    """
+
+    name: str
+    epochs: int = 200
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    warmup_epochs: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    # --8<-- [end:recipe]
+
+    def __post_init__(self) -> None:
+        a = self.augmentation
+        for ok, what, value in (
+            (self.epochs >= 1, "epochs must be at least 1", self.epochs),
+            (self.batch_size >= 2, "batch_size must be at least 2", self.batch_size),
+            (self.learning_rate > 0, "learning_rate must be positive", self.learning_rate),
+            (
+                0 <= self.warmup_epochs < self.epochs,
+                "warmup_epochs must be at least 0 and below epochs",
+                self.warmup_epochs,
+            ),
+            (0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum),
+            (self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay),
+            (
+                0 <= self.label_smoothing < 1,
+                "label_smoothing must be in [0, 1)",
+                self.label_smoothing,
+            ),
+            (a.crop_padding >= 0, "crop_padding must not be negative", a.crop_padding),
+            (
+                0 <= a.flip_probability <= 1,
+                "flip_probability must be in [0, 1]",
+                a.flip_probability,
+            ),
+            (
+                0 <= a.erasing_probability <= 1,
+                "erasing_probability must be in [0, 1]",
+                a.erasing_probability,
+            ),
+            (
+                0 < a.erasing_area[0] <= a.erasing_area[1] <= 1,
+                "erasing_area must be two rising shares in (0, 1]",
+                a.erasing_area,
+            ),
+            (
+                0 < a.erasing_aspect[0] <= a.erasing_aspect[1],
+                "erasing_aspect must be two rising positive ratios",
+                a.erasing_aspect,
+            ),
+        ):
+            if not ok:
+                raise InputError(f"recipe {self.name!r}: {what}, not {value}")
+
+
+# --8<-- [start:learning_rate]
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The learning rate after ``epoch`` epochs, which may be a fraction.
+
+    Linear warm-up, then one half period of a cosine down to zero (Loshchilov and Hutter
+    2017, arXiv:1608.03983, equation 5 without restarts).
+
+    Args:
+        recipe: gives the peak, the warm-up and the length.
+        epoch: from 0 to ``recipe.epochs``.
+
+    Returns:
+        The learning rate for the step that starts at ``epoch``.
+
+    Example:
+        >>> recipe = Recipe(name="example", epochs=10)
+        >>> [round(learning_rate(recipe, epoch), 3) for epoch in (0, 5, 10)]
+        [0.1, 0.05, 0.0]
+    """
+    if epoch < recipe.warmup_epochs:
+        return recipe.learning_rate * epoch / recipe.warmup_epochs
+    progress = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    return recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    # --8<-- [end:learning_rate]
+
+
+def notes() -> Recipe:
+    """The note's configuration, exactly: 200 epochs, learning rate 0.1 without warm-up.
+
+    Meant for a GPU; on two CPU cores it takes about a day.
+    """
+    return Recipe(name="notes")
+
+
+def notes_cpu() -> Recipe:
+    """The note's configuration in 16 epochs, for two CPU cores: one to two and a half hours.
+
+    Everything the note lists stays on.
+    """
+    return Recipe(
+        name="notes-cpu",
+        epochs=16,
+        warmup_epochs=1.0,
+        augmentation=Augmentation(erasing_probability=0.25),
+    )
+
+
+def smoke() -> Recipe:
+    """Two epochs with small batches: shows in seconds on synthetic data that all works."""
+    return Recipe(name="smoke", epochs=2, batch_size=32, learning_rate=0.02, warmup_epochs=0.5)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "notes": notes,
+    "notes-cpu": notes_cpu,
+    "smoke": smoke,
+}
+
+
+def get_recipe(name: str, **changes: Any) -> Recipe:
+    """A named recipe, with fields replaced.
+
+    Args:
+        name: a key of ``RECIPES``.
+        changes: fields of `Recipe` or `Augmentation` and their new values.
+
+    Returns:
+        The recipe; its name stays, since a record holds every field anyway.
+
+    Raises:
+        InputError: if the name or a field is unknown, or a value out of range.
+
+    Example:
+        >>> get_recipe("notes", epochs=5, erasing_probability=0.0).augmentation.erasing_probability
+        0.0
+        >>> get_recipe("nots")
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: recipe 'nots' is unknown; choose one of: notes, notes-cpu, smoke
+    """
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r} is unknown; choose one of: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]()
+    own = {f.name for f in fields(Recipe)}
+    augmentation = {f.name for f in fields(Augmentation)}
+    unknown = sorted(set(changes) - own - augmentation)
+    if unknown:
+        raise InputError(f"recipe {name!r} has no field {unknown[0]!r}")
+    inner = {key: value for key, value in changes.items() if key in augmentation}
+    outer = {key: value for key, value in changes.items() if key in own}
+    if inner:
+        outer["augmentation"] = replace(recipe.augmentation, **inner)
+    return replace(recipe, **outer)

@@ -1,0 +1,253 @@
+"""Run records: one JSON file for each training run, the only source of published numbers."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import types
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+
+from cifar_resnet.checkpoint import write_atomically
+from cifar_resnet.errors import InputError
+from cifar_resnet.evaluate import Metrics
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.recipe import Recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images.
+
+    Attributes:
+        epoch: counted from 1.
+        learning_rate: at the epoch's last step.
+        train_loss: mean over the epoch's augmented images, with label smoothing, in nats.
+        train_accuracy: share of those images classified rightly while training.
+        eval_loss: mean cross-entropy on the evaluation images, in nats.
+        eval_accuracy: share of the evaluation images classified rightly.
+        seconds: training time, evaluation not included.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    eval_loss: float
+    eval_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Which images a run used: the data set, its files' MD5s, the evaluation split."""
+
+    name: str
+    md5: dict[str, str]
+    train_images: int
+    eval_split: str
+    eval_images: int
+
+
+@dataclass(frozen=True)
+class Software:
+    """What ran: the commit of this project, whether its tree was clean, and versions.
+
+    ``source_sha256`` covers every module of the package, so that it identifies the code
+    even where there is no git.
+    """
+
+    commit: str | None
+    clean: bool | None
+    source_sha256: str
+    python: str
+    torch: str
+    torchvision: str
+    cuda: str | None
+    platform: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything about one finished run.
+
+    Attributes:
+        schema: version of this layout.
+        id: unique name; also the file's name.
+        recipe: all its fields.
+        seed: seed of the initial weights, the order of images and the augmentation.
+        data: which images.
+        software: which code and libraries.
+        hardware: which processor, and how it was used.
+        started: UTC, ISO 8601.
+        finished: UTC, ISO 8601.
+        sessions: 1, or more if the run was interrupted and resumed.
+        train_seconds: sum over the epochs, compilation included.
+        images_per_second: trained images over time, the median of the epochs.
+        history: one entry an epoch.
+        metrics: of the last epoch's weights, one view an image.
+        weights_sha256: of the weights file written with this record.
+        fingerprint: of the recipe's behaviour; null until it is computed.
+        checksum: SHA-256 over everything else.
+    """
+
+    schema: int
+    id: str
+    recipe: Recipe
+    seed: int
+    data: DataInfo
+    software: Software
+    hardware: Hardware
+    started: str
+    finished: str
+    sessions: int
+    train_seconds: float
+    images_per_second: float
+    history: tuple[Epoch, ...]
+    metrics: Metrics
+    weights_sha256: str
+    fingerprint: dict[str, Any] | None = None
+    checksum: str = ""
+
+
+def software() -> Software:
+    """Describe the running code and libraries.
+
+    >>> len(software().source_sha256)
+    64
+    """
+    import torchvision
+
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    commit = _git("rev-parse", "HEAD")
+    return Software(
+        commit=commit,
+        clean=None if commit is None else _git("status", "--porcelain", "-uno") == "",
+        source_sha256=digest.hexdigest(),
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        torchvision=torchvision.__version__,
+        cuda=torch.version.cuda if torch.cuda.is_available() else None,
+        platform=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in this project's own checkout; None where there is none."""
+    top = Path(__file__).parent.parent
+    if not (top / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", *arguments], cwd=top, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of a record's JSON object without its ``checksum`` field.
+
+    >>> checksum({"seed": 0, "checksum": "whatever"}) == checksum({"seed": 0})
+    True
+    """
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record with its checksum as JSON, atomically.
+
+    Args:
+        record: any record; its own ``checksum`` is ignored.
+        path: the target file.
+    """
+    content = json.loads(json.dumps(asdict(record)))
+    content["checksum"] = checksum(content)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8") and None)
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate a record.
+
+    Args:
+        path: what `write_record` wrote.
+
+    Raises:
+        InputError: if the file is missing, no JSON, has a missing, unknown or wrong field
+            (the message names it), or was changed after it was written.
+
+    Example:
+        >>> read_record(Path("nowhere.json"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: record nowhere.json does not exist
+    """
+    if not path.exists():
+        raise InputError(f"record {path} does not exist")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"record {path} is not JSON: {error}") from error
+    if isinstance(content, dict) and content.get("schema") != SCHEMA:
+        raise InputError(f"record {path}: schema must be {SCHEMA}, not {content.get('schema')!r}")
+    try:
+        record: Record = _parse(Record, content, "")
+        for name in ("started", "finished"):
+            _parse_time(getattr(record, name), name)
+    except InputError as error:
+        raise InputError(f"record {path}: {error}") from error
+    if record.checksum != checksum(content):
+        raise InputError(f"record {path}: checksum does not match; the file was edited")
+    return record
+
+
+def _parse_time(value: str, name: str) -> None:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        raise InputError(f"{name} must be an ISO 8601 time, not {value!r}") from None
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Build ``kind`` (a dataclass or a type hint) from JSON, or name the wrong field."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise InputError(f"{where or 'the file'} must be an object, not {value!r}")
+        hints = get_type_hints(kind)
+        names = {f.name for f in fields(kind)}
+        for name in sorted(names ^ set(value)):
+            state = "is missing" if name in names else "is unknown"
+            raise InputError(f"{where}{name} {state}")
+        return kind(**{n: _parse(hints[n], value[n], f"{where}{n}.") for n in names})
+    if kind is Any:
+        return value
+    here = where.rstrip(".")
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _parse(inner[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{here} must be a list, not {value!r}")
+        if inner[-1] is Ellipsis:
+            return tuple(_parse(inner[0], v, f"{here}[{i}].") for i, v in enumerate(value))
+        if len(value) != len(inner):
+            raise InputError(f"{here} must have {len(inner)} entries, not {len(value)}")
+        return tuple(_parse(k, v, f"{here}[{i}].") for i, (k, v) in enumerate(zip(inner, value)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{here} must be an object, not {value!r}")
+        return {k: _parse(inner[1], v, f"{here}.{k}.") for k, v in value.items()}
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{here} must be {kind.__name__}, not {value!r}")
+    return value
