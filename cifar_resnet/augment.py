@@ -82,11 +82,11 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
     Example:
         >>> ones = torch.ones(1, 1, 4, 4, dtype=torch.uint8)
-        >>> random_crop(ones, 1, torch.Generator().manual_seed(1))[0, 0]
+        >>> random_crop(ones, 1, torch.Generator().manual_seed(2))[0, 0]
         tensor([[0, 0, 0, 0],
-                [1, 1, 1, 0],
-                [1, 1, 1, 0],
-                [1, 1, 1, 0]], dtype=torch.uint8)
+                [0, 1, 1, 1],
+                [0, 1, 1, 1],
+                [0, 1, 1, 1]], dtype=torch.uint8)
     """
     if padding == 0:
         return images
@@ -94,9 +94,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
     padded = nn.functional.pad(images, (padding,) * 4)
     # A view [N, C, 2p+1, 2p+1, H, W] of every possible window; nothing is copied yet.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    top, left = torch.randint(
-        0, 2 * padding + 1, (2, n), generator=generator, device=images.device
-    )
+    top, left = torch.randint(0, 2 * padding + 1, (2, n), generator=generator, device=images.device)
     return windows[torch.arange(n, device=images.device), :, top, left]
     # --8<-- [end:random_crop]
 

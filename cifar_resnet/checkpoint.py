@@ -14,7 +14,7 @@ from torch import nn
 from cifar_resnet.errors import InputError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target, then rename: a reader sees the old file or the new one.
 
     Args:
@@ -97,7 +97,7 @@ def save_weights(path: Path, model: nn.Module, record_id: str) -> str:
         for name, value in model.state_dict().items()
     }
     content = save(tensors, {"record": record_id})
-    write_atomically(path, lambda part: part.write_bytes(content) and None)
+    write_atomically(path, lambda part: part.write_bytes(content))
     return sha256(path)
 
 
@@ -124,7 +124,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            record_id = (file.metadata() or {}).get("record", "")
+            record_id: str = (file.metadata() or {}).get("record", "")
     except (SafetensorError, OSError) as error:
         raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
     try:

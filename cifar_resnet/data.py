@@ -80,8 +80,8 @@ def load(source: str | Path | None = None, *, val: bool = False, download: bool 
         from cifar_resnet.synthetic import draw
 
         md5: dict[str, str] = {}
-        name, train, test = "synthetic", draw(4000, seed=0), draw(1000, seed=1)
-        held_out = 1000
+        name, train, test = "synthetic", draw(1024, seed=0), draw(256, seed=1)
+        held_out = 256
     else:
         name, held_out = "cifar10", HELD_OUT
         train, test, md5 = _cifar10(source, download)

@@ -65,7 +65,7 @@ class Terminal:
                 file=self._stream,
                 leave=False,
                 unit="step",
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total} {postfix}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
             )
         elapsed = time.perf_counter() - self._start
         done = (epoch - self._first_epoch) * steps + step

@@ -57,7 +57,7 @@ def predict_logits(
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = [
             model(normalize(batch).to(memory_format=torch.channels_last)).float()
-            for batch in images.split(batch_size)
+            for batch in torch.split(images, batch_size)
         ]
     model.train(was_training)
     return torch.cat(logits)

@@ -174,7 +174,7 @@ def write_record(record: Record, path: Path) -> None:
     content = json.loads(json.dumps(asdict(record)))
     content["checksum"] = checksum(content)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def read_record(path: Path) -> Record:
@@ -242,7 +242,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             return tuple(_parse(inner[0], v, f"{here}[{i}].") for i, v in enumerate(value))
         if len(value) != len(inner):
             raise InputError(f"{here} must have {len(inner)} entries, not {len(value)}")
-        return tuple(_parse(k, v, f"{here}[{i}].") for i, (k, v) in enumerate(zip(inner, value)))
+        pairs = zip(inner, value, strict=True)
+        return tuple(_parse(k, v, f"{here}[{i}].") for i, (k, v) in enumerate(pairs))
     if origin is dict:
         if not isinstance(value, dict):
             raise InputError(f"{here} must be an object, not {value!r}")

@@ -1,8 +1,9 @@
 """A procedurally drawn stand-in for CIFAR-10: ten classes of shapes, made in a second.
 
-The shape alone decides the class; colour, place, size, rotation, background texture and
-noise vary freely, so that a network has to look at form. It is for the quick start, the
-tests and the notebooks; its records name it and no results page shows them.
+The shape decides the class. Its colour gives a hint that a network learns in seconds (each
+class prefers a hue, but neighbouring hues overlap); place, size, rotation, background
+texture and noise vary freely. It is for the quick start, the tests and the notebooks; its
+records name it and no results page shows them.
 """
 
 import math
@@ -60,14 +61,16 @@ def draw(n: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     v = (dy * angle.cos() - dx * angle.sin()) / scale
     inside = _inside(u, v)[labels, torch.arange(n)]
 
-    # Background: a coloured wave. Foreground: another colour, at least a little apart.
     wave_angle = uniform(0, math.pi, 1, 1)
     phase = uniform(0, 2 * math.pi, 1, 1)
     wave = (uniform(2, 12, 1, 1) * (x * wave_angle.cos() + y * wave_angle.sin()) + phase).sin()
-    back = uniform(0.1, 0.9, 3, 1, 1)
-    front = (back + uniform(0.25, 0.6, 3, 1, 1) * uniform(-1, 1, 3, 1, 1).sign()) % 1.0
-    image = back + 0.15 * wave[:, None]
-    image = torch.where(inside[:, None], front, image)
+    background = uniform(0.2, 0.8, 3, 1, 1) + 0.15 * wave[:, None]
+    hue = labels[:, None, None, None] / len(SHAPES) + 0.07 * torch.randn(
+        n, 1, 1, 1, generator=generator
+    )
+    thirds = torch.tensor([0, 1 / 3, 2 / 3])[:, None, None]
+    colour = 0.5 + 0.45 * (2 * math.pi * (hue - thirds)).cos()
+    image = torch.where(inside[:, None], colour, background)
     image = image + 0.08 * torch.randn(n, 3, SIZE, SIZE, generator=generator)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8), labels
 

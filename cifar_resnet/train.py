@@ -25,8 +25,8 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics, evaluate
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.model import get_cifar_resnet
-from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
 from cifar_resnet.recipe import Recipe, learning_rate
+from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
 
 
 # --8<-- [start:make_optimizer]
@@ -219,7 +219,7 @@ def fit(
         history = [Epoch(**epoch) for epoch in state["history"]]
         started, sessions = state["started"], state["sessions"] + 1
 
-    forward = torch.compile(model) if hardware.compile else model
+    forward: nn.Module = torch.compile(model) if hardware.compile else model  # type: ignore[assignment]
     for epoch in range(len(history), recipe.epochs):
         start = time.perf_counter()
         loss, accuracy = train_epoch(

@@ -1,0 +1,53 @@
+# Everything a person or a workflow does; each target installs what it needs into .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# pip reads these itself, e.g. make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+export PIP_INDEX_URL PIP_EXTRA_INDEX_URL
+ifeq ($(PIP_INDEX_URL),)
+unexport PIP_INDEX_URL
+endif
+ifeq ($(PIP_EXTRA_INDEX_URL),)
+unexport PIP_EXTRA_INDEX_URL
+endif
+
+.PHONY: help install serve docs test lint format lock clean
+
+help:           ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+install: $(STAMP)  ## install the package, its tests and the site's tools into .venv
+
+$(STAMP): pyproject.toml requirements.lock hooks/web/package-lock.json
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --group docs --editable .
+	$(BIN)/python -c "from hooks import node; node.install()"
+	touch $@
+
+serve: $(STAMP)    ## build the site and serve it at http://127.0.0.1:8000
+	$(BIN)/mkdocs serve
+
+docs: $(STAMP)     ## build the site into site/; any warning is an error
+	$(BIN)/mkdocs build --strict
+
+test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+lint: $(STAMP)     ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)   ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(STAMP)     ## pin the newest versions of everything in requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
+	  --group dev --group docs pyproject.toml --output-file requirements.lock
+
+clean:          ## remove what the targets above made
+	rm -rf .venv hooks/web/node_modules site .cache .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_resnet.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    sha256,
+    write_atomically,
+)
+from cifar_resnet.errors import InputError
+from cifar_resnet.model import get_cifar_resnet
+
+
+def test_weights_survive_in_half_precision(tmp_path: Path) -> None:
+    model, copy = get_cifar_resnet(), get_cifar_resnet()
+    path = tmp_path / "weights.safetensors"
+    assert save_weights(path, model, "some-record") == sha256(path)
+    assert load_weights(copy, path) == "some-record"
+    assert path.stat().st_size < 23e6
+    for a, b in zip(model.state_dict().values(), copy.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_foreign_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, nn.Linear(2, 2), "")
+    with pytest.raises(InputError, match="another model"):
+        load_weights(get_cifar_resnet(), path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_weights(get_cifar_resnet(), path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+        load_checkpoint(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert load_checkpoint(path) == {"epoch": 1}

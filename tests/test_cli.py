@@ -1,0 +1,117 @@
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cifar_resnet import cli
+from cifar_resnet.data import CLASSES
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cifar_resnet", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nots"], "recipe 'nots' is unknown; choose one of: notes"),
+        (["train", "smoke", "--data", "nowhere"], "no CIFAR-10 in nowhere"),
+        (["train", "smoke", "--data", "synthetic", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["train", "smoke", "--set", "epochs"], "write FIELD=NUMBER"),
+        (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
+        (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
+        (["train", "smoke", "--seed", "x"], "invalid int value"),
+        (["train"], "required: recipe"),
+        (["evaluate", "nowhere.safetensors"], "weights nowhere.safetensors do not exist"),
+        (["predict", "nowhere.png"], "image nowhere.png does not exist"),
+        (["fly"], "invalid choice"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_help_is_fast_and_does_not_import_torch() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert run("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+    code = "import sys, cifar_resnet.cli; assert not {'torch', 'torchvision'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way: a run on synthetic data, its weights measured and used."""
+    out = tmp_path / "run"
+    short = ["--epochs", "1", "--set", "batch_size=512", "--set", "warmup_epochs=0"]
+    train = ["train", "smoke", "--data", "synthetic", *short, "--out", str(out), "--threads", "1"]
+    assert cli.main(train) == 0
+    captured = capsys.readouterr()
+    assert re.search(r"test accuracy \d+\.\d\d%", captured.out)
+    assert "epoch   1/1" in captured.err
+
+    weights = str(out / "weights.safetensors")
+    assert cli.main(["evaluate", weights, "--data", "synthetic", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    record = json.loads((out / "record.json").read_text())
+    assert metrics["data"] == "synthetic"
+    assert metrics["accuracy"] == pytest.approx(record["metrics"]["accuracy"], abs=0.05)
+    assert cli.main(["evaluate", weights, "--data", "synthetic"]) == 0
+    assert all(name in capsys.readouterr().out for name in ["accuracy"])
+
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (40, 50), "blue").save(picture)
+    assert cli.main(["predict", "--weights", weights, "--json", str(picture)]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["image"] == str(picture)
+    assert set(answer["probabilities"]) == set(CLASSES)
+    assert answer["probabilities"][answer["class"]] == max(answer["probabilities"].values())
+    assert cli.main(["predict", "--weights", weights, str(picture)]) == 0
+    assert capsys.readouterr().out.startswith(f"{picture}: ")
+
+    assert cli.main(train) == 2
+    assert "finished run" in capsys.readouterr().err
+
+
+def test_interrupt_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cifar_resnet import train
+
+    def interrupt(*_: object, out: Path, **__: object) -> None:
+        out.mkdir()
+        (out / "checkpoint.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", interrupt)
+    arguments = ["train", "smoke", "--data", "synthetic", "--out", str(tmp_path / "run")]
+    assert cli.main(arguments) == 130
+    assert "add --resume to go on" in capsys.readouterr().err
+
+
+def test_recipes_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    from cifar_resnet.recipe import RECIPES
+
+    assert cli.main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^{name}$", printed, re.M) for name in RECIPES)

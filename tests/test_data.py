@@ -1,0 +1,123 @@
+"""Finding, checking and downloading CIFAR-10, without the network."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import CIFAR10
+
+from cifar_resnet import data
+from cifar_resnet.errors import InputError
+
+
+def tiny_archive() -> tuple[bytes, dict[str, str]]:
+    """An archive laid out like the published one, with 10 images a file, and its MD5s."""
+    rng = np.random.default_rng(0)
+    files = {
+        name: pickle.dumps(
+            {"data": rng.integers(0, 256, (10, 3072), np.uint8), "labels": list(range(10))}
+        )
+        for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    }
+    files["batches.meta"] = pickle.dumps({"label_names": list(data.CLASSES)})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, blob in files.items():
+            info = tarfile.TarInfo(f"{data.FOLDER}/{name}")
+            info.size = len(blob)
+            tar.addfile(info, io.BytesIO(blob))
+    return out.getvalue(), {name: hashlib.md5(blob).hexdigest() for name, blob in files.items()}
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Make the tiny archive the published one, and the cache folder an empty one."""
+    archive, md5 = tiny_archive()
+    monkeypatch.setattr(data, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    train = [[name, md5[name]] for name in md5 if name.startswith("data")]
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5["batches.meta"]}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    return archive
+
+
+def test_the_second_mirror_serves_when_the_first_fails_or_lies(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = tmp_path / "good.tar.gz", tmp_path / "bad.tar.gz"
+    good.write_bytes(published)
+    bad.write_bytes(b"an error page with status 200")
+    gone = tmp_path / "gone.tar.gz"
+    monkeypatch.setattr(data, "MIRRORS", tuple(p.as_uri() for p in (gone, bad, good)))
+    found = data.load()
+    assert (found.name, found.split) == ("cifar10", "test")
+    assert found.train_images.shape == (50, 3, 32, 32)
+    assert found.eval_images.dtype == torch.uint8
+    assert found.eval_labels.tolist() == list(range(10))
+    assert set(found.md5) == {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"}
+    assert [p.name for p in data.cache_folder().iterdir()] == [data.FOLDER]
+
+    monkeypatch.setattr(data, "MIRRORS", ())
+    assert torch.equal(data.load().train_images, found.train_images), "found again in the cache"
+    given = data.load(data.cache_folder() / data.FOLDER)
+    assert torch.equal(given.train_images, found.train_images), "the folder itself is understood"
+
+
+def test_no_network_is_one_line_with_two_ways_out(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MIRRORS", ((tmp_path / "gone").as_uri(),))
+    with pytest.raises(InputError) as caught:
+        data.load()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(data.cache_folder()) in message
+    assert "unpack it" in message
+    assert "--data" in message
+
+
+def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=str(tmp_path)):
+        data.load(tmp_path)
+
+
+def test_the_environment_variable_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match="elsewhere"):
+        data.load()
+
+
+def test_a_damaged_file_is_noticed(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "good.tar.gz"
+    good.write_bytes(published)
+    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
+    data.load()
+    batch = data.cache_folder() / data.FOLDER / "data_batch_3"
+    batch.write_bytes(batch.read_bytes()[:-1])
+    with pytest.raises(InputError, match="damaged"):
+        data.load()
+
+
+def test_held_out_images_are_taken_from_the_training_set() -> None:
+    whole, held = data.load("synthetic"), data.load("synthetic", val=True)
+    n = len(held.train_images)
+    assert torch.equal(whole.train_images[:n], held.train_images)
+    assert torch.equal(whole.train_images[n:], held.eval_images)
+    assert held.split == "val"
+
+
+@pytest.mark.cifar10
+def test_the_real_data_set(cifar10_root: Path) -> None:
+    found = data.load(cifar10_root, val=True)
+    assert (len(found.train_images), len(found.eval_images)) == (45_000, 5_000)
+    assert data.load(cifar10_root).eval_labels.bincount().tolist() == [1000] * 10

@@ -1,0 +1,37 @@
+import io
+import time
+
+import torch
+
+from cifar_resnet.display import Terminal
+from cifar_resnet.record import Epoch
+
+EPOCH = Epoch(1, 0.05, 1.5, 0.5, 1.2, 0.625, 12.0)
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def show(stream: io.StringIO) -> str:
+    display = Terminal(2, stream)
+    display.step(0, 1, 2, torch.tensor([3.0, 1.0]), 2)
+    time.sleep(0.15)  # the bar is redrawn ten times a second at most
+    display.step(0, 2, 2, torch.tensor([6.0, 2.0]), 4)
+    display.epoch(EPOCH, 2)
+    return stream.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    printed = show(io.StringIO())
+    assert printed.count("\n") == 1
+    assert "\r" not in printed
+    assert "epoch   1/2" in printed
+    assert "acc 62.50%" in printed
+
+
+def test_a_live_bar_in_a_terminal() -> None:
+    printed = show(FakeTerminal())
+    for text in ("epoch 1/2", "loss 1.500", "acc 50.0%", "img/s", "ETA"):
+        assert text in printed

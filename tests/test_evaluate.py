@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from cifar_resnet.augment import normalize
+from cifar_resnet.evaluate import evaluate, measure, predict_logits
+
+
+def test_metrics_by_hand() -> None:
+    # Probabilities 0.9/0.1, 0.8/0.2 and 0.4/0.6; labels 0, 1, 1.
+    logits = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]).log()
+    metrics = measure(logits, torch.tensor([0, 1, 1]))
+    assert metrics.accuracy == pytest.approx(2 / 3)
+    assert metrics.per_class_accuracy == (1.0, 0.5)
+    assert metrics.confusion == ((1, 0), (1, 1))
+    expected = -torch.tensor([0.9, 0.2, 0.6]).log().mean()
+    assert metrics.loss == pytest.approx(float(expected), abs=1e-6)
+    # Each lies in a bin of its own: (0.1 + 0.8 + 0.4) / 3.
+    assert metrics.calibration_error == pytest.approx(1.3 / 3, abs=1e-6)
+    assert sum(count for count, _, _ in metrics.calibration) == 3
+
+
+def test_a_certain_and_right_model_is_calibrated() -> None:
+    logits = torch.eye(10) * 100
+    metrics = measure(logits, torch.arange(10))
+    assert (metrics.accuracy, metrics.calibration_error) == (1.0, 0.0)
+
+
+def test_batch_size_does_not_change_the_result_and_the_mode_is_kept() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(10))
+    images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
+    model(normalize(images))
+    model.train()
+    whole, parts = (predict_logits(model, images, batch_size=n) for n in (10, 3))
+    assert model.training
+    torch.testing.assert_close(whole, parts)
+    assert evaluate(model, images, torch.zeros(10, dtype=torch.long)).accuracy <= 1

@@ -1,0 +1,60 @@
+"""The package as a whole: what it exports, what imports what, how quickly."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cifar_resnet
+
+PACKAGE = Path(cifar_resnet.__file__).parent
+
+
+@pytest.mark.parametrize("name", cifar_resnet.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(cifar_resnet, name) is not None
+    assert name in dir(cifar_resnet)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = cifar_resnet.nothing
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, cifar_resnet; assert not {'torch', 'torchvision'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def imports(path: Path) -> set[str]:
+    """Names of the package's modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cifar_resnet."):
+            found.add((node.module or "").split(".")[1])
+    return found
+
+
+def test_modules_import_in_one_direction() -> None:
+    graph = {p.stem: imports(p) for p in PACKAGE.glob("*.py") if p.stem != "__init__"}
+    graph["display"].discard("record")  # for its types alone
+    done: set[str] = set()
+    while ready := {name for name, needs in graph.items() if needs <= done} - done:
+        done |= ready
+    assert set(graph) - done == set(), "modules in an import circle"
+
+
+def public_objects() -> list[tuple[str, str]]:
+    found = []
+    for path in sorted(PACKAGE.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                found.append((f"{path.stem}.{node.name}", ast.get_docstring(node) or ""))
+    return found
+
+
+@pytest.mark.parametrize(("name", "docstring"), public_objects())
+def test_every_public_object_has_a_docstring(name: str, docstring: str) -> None:
+    assert docstring

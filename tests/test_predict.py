@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cifar_resnet.data import CLASSES, load
+from cifar_resnet.errors import InputError
+from cifar_resnet.evaluate import evaluate
+from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
+from cifar_resnet.record import read_record
+
+RUNS = Path(__file__).parent.parent / "results" / "runs"
+
+
+def test_a_32_pixel_picture_is_read_unchanged(tmp_path: Path) -> None:
+    pixels = load("synthetic").eval_images[0]
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    assert torch.equal(read_image(path), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
+def test_any_picture_becomes_32_by_32_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "picture.png"
+    Image.new(mode, (100, 60)).save(path)
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_text("text")
+    with pytest.raises(InputError, match="not a picture"):
+        read_image(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_probabilities() -> None:
+    probabilities = classify(load_pretrained(), load("synthetic").eval_images[:4])
+    assert probabilities.shape == (4, len(CLASSES))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+
+
+def test_the_shipped_weights_have_their_record() -> None:
+    from safetensors import safe_open
+
+    from cifar_resnet.checkpoint import sha256
+
+    with safe_open(WEIGHTS, framework="pt") as file:
+        record = read_record(RUNS / f"{file.metadata()['record']}.json")
+    assert record.weights_sha256 == sha256(WEIGHTS)
+    assert (record.data.name, record.data.eval_split) == ("cifar10", "test")
+
+
+@pytest.mark.cifar10
+def test_the_shipped_weights_reach_their_records_accuracy(cifar10_root: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(WEIGHTS, framework="pt") as file:
+        record = read_record(RUNS / f"{file.metadata()['record']}.json")
+    data = load(cifar10_root)
+    metrics = evaluate(load_pretrained(), data.eval_images, data.eval_labels)
+    assert metrics.accuracy == pytest.approx(record.metrics.accuracy, abs=0.0005)

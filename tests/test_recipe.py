@@ -1,0 +1,76 @@
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+
+from cifar_resnet.errors import InputError
+from cifar_resnet.recipe import RECIPES, Recipe, get_recipe, learning_rate
+
+
+def test_notes_is_the_notes_configuration() -> None:
+    recipe = get_recipe("notes")
+    assert (recipe.epochs, recipe.batch_size) == (200, 128)
+    assert (recipe.learning_rate, recipe.warmup_epochs) == (0.1, 0)
+    assert (recipe.momentum, recipe.weight_decay, recipe.label_smoothing) == (0.9, 5e-4, 0.1)
+    a = recipe.augmentation
+    assert (a.crop_padding, a.flip_probability, a.erasing_probability) == (4, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_named_and_described(name: str) -> None:
+    assert get_recipe(name).name == name
+    assert RECIPES[name].__doc__
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        get_recipe("notes").epochs = 1  # type: ignore[misc]
+
+
+def test_schedule_is_torchs_cosine_annealing_stepped_per_batch() -> None:
+    recipe, steps = Recipe(name="test", epochs=3), 7
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3 * steps)
+    for step in range(3 * steps):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(recipe, step / steps) == pytest.approx(expected, abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warmup_rises_linearly_to_the_peak() -> None:
+    recipe = Recipe(name="test", epochs=10, learning_rate=0.2, warmup_epochs=2)
+    rates = [learning_rate(recipe, epoch) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.1, 0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("learning_rate", 0.0),
+        ("warmup_epochs", 200),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("label_smoothing", 1.0),
+        ("crop_padding", -1),
+        ("flip_probability", 1.5),
+        ("erasing_probability", -0.1),
+        ("erasing_area", (0.4, 0.02)),
+        ("erasing_aspect", (0.0, 1.0)),
+    ],
+)
+def test_a_value_out_of_range_is_named(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=field):
+        get_recipe("notes", **{field: value})
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(InputError, match="learning_rat'"):
+        get_recipe("notes", learning_rat=0.1)
+
+
+def test_replacing_keeps_validation() -> None:
+    with pytest.raises(InputError, match="epochs"):
+        replace(get_recipe("notes"), epochs=-1)
