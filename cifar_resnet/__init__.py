@@ -13,7 +13,7 @@ _WHERE = {
     "Augmentation": "augment",
     "detect": "hardware",
     "load": "data",
-    "fit": "train",
+    "fit": "run",
     "read_record": "record",
     "InputError": "errors",
 }
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cifar_resnet.predict import classify, load_pretrained
     from cifar_resnet.recipe import Recipe, get_recipe
     from cifar_resnet.record import read_record
-    from cifar_resnet.train import fit
+    from cifar_resnet.run import fit
 
 
 def __getattr__(name: str) -> Any:

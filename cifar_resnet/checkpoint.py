@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_resnet.errors import InputError
 
@@ -101,6 +101,31 @@ def save_weights(path: Path, model: nn.Module, record_id: str) -> str:
     return sha256(path)
 
 
+def weights_record(path: Path) -> str:
+    """The id of the run record that a safetensors file names; empty if it names none.
+
+    Raises:
+        InputError: if the file is missing or no safetensors file.
+
+    Example:
+        >>> weights_record(Path("nowhere.safetensors"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: weights nowhere.safetensors do not exist
+    """
+    return _read_weights(path)[1]
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    if not path.exists():
+        raise InputError(f"weights {path} do not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, (file.metadata() or {}).get("record", "")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
+
+
 def load_weights(model: nn.Module, path: Path) -> str:
     """Copy weights from a safetensors file into a model of the same shape.
 
@@ -119,14 +144,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: weights nowhere.safetensors do not exist
     """
-    if not path.exists():
-        raise InputError(f"weights {path} do not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            record_id: str = (file.metadata() or {}).get("record", "")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
+    tensors, record_id = _read_weights(path)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """The command line. torch is imported only once a command needs it.
 
-Exit codes: 0 done, 2 wrong input (one line on standard error), 130 interrupted.
+Exit codes: 0 done, 1 a check failed, 2 wrong input (one line on standard error), 130 interrupted.
 """
 
 import argparse
@@ -97,6 +97,26 @@ def _parser() -> _Parser:
     predict.add_argument("--json", action="store_true", help="print all probabilities as JSON")
     predict.set_defaults(run=_predict)
 
+    results = commands.add_parser("results", help="publish records, check the published ones")
+    actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    add = actions.add_parser("add", help="publish a finished run")
+    add.add_argument("run_folder", type=Path, metavar="RUN")
+    add.set_defaults(run=_results_add)
+    check = actions.add_parser(
+        "check", help="fail if the code no longer stands behind a record or the weights"
+    )
+    check.set_defaults(run=_results_check)
+    for action in (add, check):
+        action.add_argument(
+            "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+        )
+
+    fingerprint = commands.add_parser(
+        "fingerprint", help="what a recipe does, in a few numbers, as JSON"
+    )
+    fingerprint.add_argument("recipe")
+    fingerprint.set_defaults(run=_fingerprint)
+
     recipes = commands.add_parser("recipes", help="list the recipes")
     recipes.set_defaults(run=_recipes)
     return parser
@@ -113,7 +133,7 @@ def _train(args: argparse.Namespace) -> None:
     from cifar_resnet.data import load
     from cifar_resnet.display import Terminal
     from cifar_resnet.hardware import detect
-    from cifar_resnet.train import fit
+    from cifar_resnet.run import fit
 
     compiled = False if args.compile is None and recipe.epochs < 5 else args.compile
     hardware = detect(args.device, precision=args.precision, threads=args.threads, compile=compiled)
@@ -216,6 +236,31 @@ def _predict(args: argparse.Namespace) -> None:
             print(f"{path}: {best}")
     if args.json:
         print(json.dumps(answers))
+
+
+def _results_add(args: argparse.Namespace) -> None:
+    from cifar_resnet.results import add
+
+    print(add(args.run_folder, args.results))
+
+
+def _results_check(args: argparse.Namespace) -> None:
+    from cifar_resnet.predict import WEIGHTS
+    from cifar_resnet.results import check
+
+    problems = list(check(args.results, WEIGHTS))
+    for problem in problems:
+        print(f"cifar-resnet: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(1)
+    print("every published record and the weights still hold")
+
+
+def _fingerprint(args: argparse.Namespace) -> None:
+    from cifar_resnet.fingerprint import fingerprint
+    from cifar_resnet.recipe import get_recipe
+
+    print(json.dumps(fingerprint(get_recipe(args.recipe)), indent=1))
 
 
 def _recipes(args: argparse.Namespace) -> None:

@@ -5,11 +5,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cifar_resnet.augment import Augmentation
 from cifar_resnet.errors import InputError
+from cifar_resnet.parse import parse
+
+SCHEDULES = ("cosine", "step", "constant")
 
 
 # --8<-- [start:recipe]
@@ -19,10 +22,14 @@ class Recipe:
 
     Attributes:
         name: what the recipe is called in records and on the command line.
+        network: which network, a key of `cifar_resnet.networks.NETWORKS`.
         epochs: passes over the training images.
         batch_size: images per optimizer step; the last, incomplete batch of an epoch
             is left out (each epoch shuffles anew).
         learning_rate: the highest learning rate of the schedule.
+        schedule: how it falls: ``"cosine"``; ``"step"``, a tenth after half and another
+            after three quarters of the epochs (He et al. 2015, section 4.2); or
+            ``"constant"``.
         warmup_epochs: epochs in which the learning rate rises linearly from zero.
         momentum: momentum of SGD.
         weight_decay: L2 penalty that SGD adds to the gradient of every parameter.
@@ -42,9 +49,11 @@ class Recipe:
     """
 
     name: str
+    network: str = "resnet18"
     epochs: int = 200
     batch_size: int = 128
     learning_rate: float = 0.1
+    schedule: str = "cosine"
     warmup_epochs: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -53,55 +62,52 @@ class Recipe:
     # --8<-- [end:recipe]
 
     def __post_init__(self) -> None:
+        everything = flatten(self)
         a = self.augmentation
-        for ok, what, value in (
-            (self.epochs >= 1, "epochs must be at least 1", self.epochs),
-            (self.batch_size >= 2, "batch_size must be at least 2", self.batch_size),
-            (self.learning_rate > 0, "learning_rate must be positive", self.learning_rate),
-            (
-                0 <= self.warmup_epochs < self.epochs,
-                "warmup_epochs must be at least 0 and below epochs",
-                self.warmup_epochs,
-            ),
-            (0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum),
-            (self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay),
-            (
-                0 <= self.label_smoothing < 1,
-                "label_smoothing must be in [0, 1)",
-                self.label_smoothing,
-            ),
-            (a.crop_padding >= 0, "crop_padding must not be negative", a.crop_padding),
-            (
-                0 <= a.flip_probability <= 1,
-                "flip_probability must be in [0, 1]",
-                a.flip_probability,
-            ),
-            (
-                0 <= a.erasing_probability <= 1,
-                "erasing_probability must be in [0, 1]",
-                a.erasing_probability,
-            ),
-            (
-                0 < a.erasing_area[0] <= a.erasing_area[1] <= 1,
-                "erasing_area must be two rising shares in (0, 1]",
-                a.erasing_area,
-            ),
-            (
-                0 < a.erasing_aspect[0] <= a.erasing_aspect[1],
-                "erasing_aspect must be two rising positive ratios",
-                a.erasing_aspect,
-            ),
-        ):
-            if not ok:
-                raise InputError(f"recipe {self.name!r}: {what}, not {value}")
+        for rule, holds in {
+            "epochs must be at least 1": self.epochs >= 1,
+            "batch_size must be at least 2": self.batch_size >= 2,
+            "learning_rate must be positive": self.learning_rate > 0,
+            f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
+            "warmup_epochs must be at least 0 and below epochs": 0
+            <= self.warmup_epochs
+            < self.epochs,
+            "momentum must be in [0, 1)": 0 <= self.momentum < 1,
+            "weight_decay must not be negative": self.weight_decay >= 0,
+            "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
+            "crop_padding must not be negative": a.crop_padding >= 0,
+            "flip_probability must be in [0, 1]": 0 <= a.flip_probability <= 1,
+            "erasing_probability must be in [0, 1]": 0 <= a.erasing_probability <= 1,
+            "erasing_area must be rising shares in (0, 1]": 0
+            < a.erasing_area[0]
+            <= a.erasing_area[1]
+            <= 1,
+            "erasing_aspect must be rising positive ratios": 0
+            < a.erasing_aspect[0]
+            <= a.erasing_aspect[1],
+        }.items():
+            if not holds:
+                value = everything[rule.split()[0]]
+                raise InputError(f"recipe {self.name!r}: {rule}, not {value}")
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Every field of a recipe and of its augmentation, by name.
+
+    >>> flatten(Recipe(name="example"))["crop_padding"]
+    4
+    """
+    outer = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    inner = outer.pop("augmentation")
+    return outer | {f.name: getattr(inner, f.name) for f in fields(inner)}
 
 
 # --8<-- [start:learning_rate]
 def learning_rate(recipe: Recipe, epoch: float) -> float:
     """The learning rate after ``epoch`` epochs, which may be a fraction.
 
-    Linear warm-up, then one half period of a cosine down to zero (Loshchilov and Hutter
-    2017, arXiv:1608.03983, equation 5 without restarts).
+    Linear warm-up, then the recipe's schedule. The cosine one is half a period down to
+    zero (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5 without restarts).
 
     Args:
         recipe: gives the peak, the warm-up and the length.
@@ -117,6 +123,11 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     """
     if epoch < recipe.warmup_epochs:
         return recipe.learning_rate * epoch / recipe.warmup_epochs
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "step":
+        drops = (epoch >= 0.5 * recipe.epochs) + (epoch >= 0.75 * recipe.epochs)
+        return recipe.learning_rate / 10**drops
     progress = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
     return recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
     # --8<-- [end:learning_rate]
@@ -177,14 +188,33 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
     """
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is unknown; choose one of: {', '.join(RECIPES)}")
-    recipe = RECIPES[name]()
-    own = {f.name for f in fields(Recipe)}
-    augmentation = {f.name for f in fields(Augmentation)}
-    unknown = sorted(set(changes) - own - augmentation)
+    everything = flatten(RECIPES[name]())
+    unknown = sorted(set(changes) - set(everything))
     if unknown:
         raise InputError(f"recipe {name!r} has no field {unknown[0]!r}")
-    inner = {key: value for key, value in changes.items() if key in augmentation}
-    outer = {key: value for key, value in changes.items() if key in own}
-    if inner:
-        outer["augmentation"] = replace(recipe.augmentation, **inner)
-    return replace(recipe, **outer)
+    everything |= changes
+    own = {f.name for f in fields(Recipe)} - {"augmentation"}
+    inner = {key: everything.pop(key) for key in set(everything) - own}
+    recipe: Recipe = parse(Recipe, everything | {"augmentation": inner}, f"recipe {name!r}: ")
+    return recipe
+
+
+def changes(recipe: Recipe) -> dict[str, Any]:
+    """The fields in which a recipe differs from the named one it was made from.
+
+    Args:
+        recipe: any; one whose name is not in ``RECIPES`` differs in nothing.
+
+    Returns:
+        Field names of `Recipe` and `Augmentation` with their values, so that
+        ``get_recipe(recipe.name, **changes(recipe)) == recipe``.
+
+    Example:
+        >>> changes(get_recipe("notes", epochs=5, crop_padding=2))
+        {'epochs': 5, 'crop_padding': 2}
+    """
+    if recipe.name not in RECIPES:
+        return {}
+
+    named = flatten(RECIPES[recipe.name]())
+    return {name: value for name, value in flatten(recipe).items() if value != named[name]}

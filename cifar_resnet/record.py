@@ -4,11 +4,10 @@ import hashlib
 import json
 import platform
 import subprocess
-import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from cifar_resnet.checkpoint import write_atomically
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics
 from cifar_resnet.hardware import Hardware
+from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe
 
 SCHEMA = 1
@@ -81,6 +81,7 @@ class Record:
         schema: version of this layout.
         id: unique name; also the file's name.
         recipe: all its fields.
+        changes: the fields in which it differs from the named recipe, as asked for.
         seed: seed of the initial weights, the order of images and the augmentation.
         data: which images.
         software: which code and libraries.
@@ -93,13 +94,14 @@ class Record:
         history: one entry an epoch.
         metrics: of the last epoch's weights, one view an image.
         weights_sha256: of the weights file written with this record.
-        fingerprint: of the recipe's behaviour; null until it is computed.
+        fingerprint: of the recipe's behaviour (`cifar_resnet.fingerprint`).
         checksum: SHA-256 over everything else.
     """
 
     schema: int
     id: str
     recipe: Recipe
+    changes: dict[str, Any]
     seed: int
     data: DataInfo
     software: Software
@@ -112,7 +114,7 @@ class Record:
     history: tuple[Epoch, ...]
     metrics: Metrics
     weights_sha256: str
-    fingerprint: dict[str, Any] | None = None
+    fingerprint: dict[str, Any]
     checksum: str = ""
 
 
@@ -173,7 +175,7 @@ def write_record(record: Record, path: Path) -> None:
     """
     content = json.loads(json.dumps(asdict(record)))
     content["checksum"] = checksum(content)
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -201,7 +203,7 @@ def read_record(path: Path) -> Record:
     if isinstance(content, dict) and content.get("schema") != SCHEMA:
         raise InputError(f"record {path}: schema must be {SCHEMA}, not {content.get('schema')!r}")
     try:
-        record: Record = _parse(Record, content, "")
+        record: Record = parse(Record, content)
         for name in ("started", "finished"):
             _parse_time(getattr(record, name), name)
     except InputError as error:
@@ -216,39 +218,3 @@ def _parse_time(value: str, name: str) -> None:
         datetime.fromisoformat(value)
     except ValueError:
         raise InputError(f"{name} must be an ISO 8601 time, not {value!r}") from None
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Build ``kind`` (a dataclass or a type hint) from JSON, or name the wrong field."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise InputError(f"{where or 'the file'} must be an object, not {value!r}")
-        hints = get_type_hints(kind)
-        names = {f.name for f in fields(kind)}
-        for name in sorted(names ^ set(value)):
-            state = "is missing" if name in names else "is unknown"
-            raise InputError(f"{where}{name} {state}")
-        return kind(**{n: _parse(hints[n], value[n], f"{where}{n}.") for n in names})
-    if kind is Any:
-        return value
-    here = where.rstrip(".")
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _parse(inner[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{here} must be a list, not {value!r}")
-        if inner[-1] is Ellipsis:
-            return tuple(_parse(inner[0], v, f"{here}[{i}].") for i, v in enumerate(value))
-        if len(value) != len(inner):
-            raise InputError(f"{here} must have {len(inner)} entries, not {len(value)}")
-        pairs = zip(inner, value, strict=True)
-        return tuple(_parse(k, v, f"{here}[{i}].") for i, (k, v) in enumerate(pairs))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"{here} must be an object, not {value!r}")
-        return {k: _parse(inner[1], v, f"{here}.{k}.") for k, v in value.items()}
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{here} must be {kind.__name__}, not {value!r}")
-    return value

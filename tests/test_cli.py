@@ -96,14 +96,14 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_interrupt_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cifar_resnet import train
+    from cifar_resnet import run as module
 
     def interrupt(*_: object, out: Path, **__: object) -> None:
         out.mkdir()
         (out / "checkpoint.pt").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "fit", interrupt)
+    monkeypatch.setattr(module, "fit", interrupt)
     arguments = ["train", "smoke", "--data", "synthetic", "--out", str(tmp_path / "run")]
     assert cli.main(arguments) == 130
     assert "add --resume to go on" in capsys.readouterr().err

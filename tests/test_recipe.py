@@ -50,6 +50,7 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
         ("epochs", 0),
         ("batch_size", 1),
         ("learning_rate", 0.0),
+        ("schedule", "linear"),
         ("warmup_epochs", 200),
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
@@ -74,3 +75,14 @@ def test_an_unknown_field_is_named() -> None:
 def test_replacing_keeps_validation() -> None:
     with pytest.raises(InputError, match="epochs"):
         replace(get_recipe("notes"), epochs=-1)
+
+
+def test_step_schedule_is_the_papers() -> None:
+    recipe = Recipe(name="test", epochs=160, schedule="step")
+    rates = [learning_rate(recipe, epoch) for epoch in (0, 79, 80, 119, 120, 159)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_constant_schedule() -> None:
+    recipe = Recipe(name="test", epochs=10, schedule="constant", warmup_epochs=1)
+    assert [learning_rate(recipe, epoch) for epoch in (0, 1, 9.9)] == [0, 0.1, 0.1]

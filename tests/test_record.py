@@ -27,6 +27,7 @@ def record() -> Record:
         schema=SCHEMA,
         id="test",
         recipe=get_recipe("smoke"),
+        changes={},
         seed=0,
         data=DataInfo("synthetic", {}, 10, "test", 2),
         software=software(),
@@ -39,6 +40,7 @@ def record() -> Record:
         history=(Epoch(1, 0.1, 2.3, 0.1, 2.2, 0.5, 50.0),),
         metrics=Metrics(0.5, 2.2, (1.0, 0.0), ((1, 0), (1, 0)), 0.1, ((2, 0.6, 0.5),)),
         weights_sha256="0" * 64,
+        fingerprint={},
     )
 
 
@@ -82,6 +84,7 @@ def test_what_is_written_is_read(record: Record, tmp_path: Path) -> None:
         (["history"], {}, "history must be a list"),
         (["software"], "git", "software.* must be an object"),
         (["finished"], "yesterday", "finished must be an ISO 8601 time"),
+        (["train_seconds"], float("nan"), "train_seconds must be a finite number"),
         (["schema"], 99, "schema must be 1, not 99"),
     ],
 )

@@ -1,0 +1,141 @@
+"""What a recipe does, in a few numbers: kept by a refactoring, broken by a change of meaning.
+
+A fingerprint is computed on the CPU in float32 from synthetic images, in seconds, and is
+stored in every run record. `differences` compares two, with tolerances that absorb another
+processor's rounding and nothing more.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifar_resnet.augment import augment
+from cifar_resnet.display import Silent
+from cifar_resnet.evaluate import predict_logits
+from cifar_resnet.networks import build
+from cifar_resnet.parse import parse
+from cifar_resnet.recipe import Recipe, learning_rate
+from cifar_resnet.synthetic import draw
+from cifar_resnet.train import make_optimizer, train_epoch
+
+_BATCH = 16
+_STEPS = 3
+_TOLERANCE = {"logits": 1e-3, "augmented": 1e-3, "learning_rate": 1e-6, "losses": 5e-3}
+
+
+def fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """Measure what a recipe does.
+
+    Args:
+        recipe: any.
+
+    Returns:
+        JSON-ready values: the recipe's fields; a digest of the names and shapes of
+        parameters and buffers; logits of the seeded network in evaluation mode for two
+        images; one augmented batch as the means of its 8x8 blocks; the learning rate at
+        ten points; each optimizer group's settings and the number of values it holds;
+        the losses of three training steps with batches of 16.
+
+    Example:
+        >>> from cifar_resnet.recipe import get_recipe
+        >>> fingerprint(get_recipe("notes"))["learning_rate"][:2]
+        [0.1, 0.096985]
+    """
+    images, labels = draw(_BATCH * _STEPS, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build(recipe.network)
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items()]
+    optimizer = make_optimizer(model, recipe)
+    generator = torch.Generator().manual_seed(0)
+    augmented = augment(images[:4], recipe.augmentation, generator)
+    logits = predict_logits(model, images[:2])
+    return {
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest(),
+        "logits": _rounded(logits),
+        "augmented": _rounded(nn.functional.avg_pool2d(augmented, 8)),
+        "learning_rate": [
+            round(learning_rate(recipe, recipe.epochs * tenth / 9), 6) for tenth in range(10)
+        ],
+        "optimizer": [type(optimizer).__name__, *map(_group, optimizer.param_groups)],
+        "losses": _losses(model, optimizer, recipe, images, labels),
+    }
+
+
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer group's settings; how it is computed (fused, foreach) is left out."""
+    names = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    values = sum(parameter.numel() for parameter in group["params"])
+    return {name: group[name] for name in names} | {
+        "tensors": len(group["params"]),
+        "values": values,
+    }
+
+
+class _Losses(Silent):
+    """Keeps the loss summed so far after each step."""
+
+    def __init__(self) -> None:
+        self.sums: list[float] = []
+
+    def step(self, epoch: int, step: int, steps: int, sums: Tensor, seen: int) -> None:
+        self.sums.append(float(sums[0]))
+
+
+def _losses(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+) -> list[float]:
+    """Mean loss of each of the first steps of an epoch half way through the schedule."""
+    kept = _Losses()
+    short = replace(recipe, batch_size=_BATCH)
+    train_epoch(
+        model, optimizer, short, images, labels, epoch=recipe.epochs // 2, seed=0, display=kept
+    )
+    return [round((b - a) / _BATCH, 4) for a, b in pairwise([0.0, *kept.sums])]
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.flatten().tolist()]
+
+
+def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Names of the parts in which two fingerprints differ; empty if they agree.
+
+    Args:
+        recorded: one fingerprint, such as a record's.
+        current: another, such as that of the code as it is now.
+
+    Example:
+        >>> from cifar_resnet.recipe import get_recipe
+        >>> one, other = (fingerprint(get_recipe("notes", momentum=m)) for m in (0.9, 0.8))
+        >>> differences(one, one)
+        []
+        >>> differences(one, other)
+        ['recipe', 'optimizer', 'losses']
+    """
+    return [
+        name
+        for name in dict.fromkeys([*recorded, *current])
+        if not _alike(recorded.get(name), current.get(name), _TOLERANCE.get(name))
+    ]
+
+
+def _alike(a: Any, b: Any, tolerance: float | None) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):  # a field newer than a has its default
+        return bool(parse(Recipe, a) == parse(Recipe, b))
+    if tolerance is None or not isinstance(a, list) or not isinstance(b, list):
+        return bool(a == b)
+    return len(a) == len(b) and all(
+        isinstance(x, (int, float)) and isinstance(y, (int, float)) and abs(x - y) <= tolerance
+        for x, y in zip(a, b, strict=True)
+    )

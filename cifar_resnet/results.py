@@ -1,0 +1,129 @@
+"""The published records under ``results/``: adding to them, and checking that they still hold.
+
+``results/runs`` holds runs measured on the test images, ``results/tuning`` those measured on
+held-out training images, by which something was chosen.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cifar_resnet.checkpoint import sha256, weights_record
+from cifar_resnet.errors import InputError
+from cifar_resnet.fingerprint import differences, fingerprint
+from cifar_resnet.recipe import Recipe, flatten, get_recipe
+from cifar_resnet.record import Record, read_record, write_record
+
+FOLDERS = {"test": "runs", "val": "tuning"}
+
+
+def add(run: Path, results: Path) -> Path:
+    """Publish a finished run: copy its record into the results.
+
+    Args:
+        run: the run's folder, with ``record.json``.
+        results: the folder of all results.
+
+    Returns:
+        The record's new place.
+
+    Raises:
+        InputError: if the record is invalid, not of CIFAR-10, made by code that was not
+            committed, or published already.
+
+    Example:
+        >>> add(Path("nowhere"), Path("results"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: record nowhere/record.json does not exist
+    """
+    source = run / "record.json"
+    record = read_record(source)
+    problem = _unpublishable(record)
+    if problem:
+        raise InputError(f"{source} cannot be published: {problem}")
+    target = results / FOLDERS[record.data.eval_split] / f"{record.id}.json"
+    if target.exists():
+        raise InputError(f"{target} is published already")
+    write_record(record, target)
+    return target
+
+
+def check(results: Path, weights: Path) -> Iterator[str]:
+    """Yield one line for each published thing that the code no longer stands behind.
+
+    Args:
+        results: the folder of all results.
+        weights: the shipped weights.
+
+    Example:
+        >>> list(check(Path("nowhere"), Path("nowhere.safetensors")))
+        ['weights nowhere.safetensors do not exist']
+    """
+    records: dict[str, Record] = {}
+    current = cache(fingerprint)  # once for all the seeds of a recipe
+    for folder in FOLDERS.values():
+        for path in sorted((results / folder).glob("*.json")):
+            try:
+                record = read_record(path)
+            except InputError as error:
+                yield str(error)
+                continue
+            records[record.id] = record
+            yield from (f"record {path}: {problem}" for problem in _problems(record, path, current))
+    yield from _weights_problems(weights, records)
+
+
+def _problems(
+    record: Record, path: Path, current: Callable[[Recipe], dict[str, Any]]
+) -> Iterator[str]:
+    if path != path.parent.parent / FOLDERS[record.data.eval_split] / f"{record.id}.json":
+        yield f"its id is {record.id!r} and its split {record.data.eval_split!r}; move it there"
+    problem = _unpublishable(record)
+    if problem:
+        yield problem
+    again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}" + "".join(
+        f" --set {name}={value}" for name, value in record.changes.items()
+    )
+    try:
+        recipe = get_recipe(record.recipe.name, **record.changes)
+    except InputError as error:
+        yield f"{error}; {again}"
+        return
+    if recipe != record.recipe:
+        changed = ", ".join(_changed_fields(record.recipe, recipe))
+        yield f"the recipe has changed since ({changed}); {again}"
+    changed = ", ".join(differences(record.fingerprint, current(record.recipe)))
+    if changed:
+        yield f"the code now behaves otherwise ({changed}); {again}"
+
+
+def _changed_fields(old: Recipe, new: Recipe) -> list[str]:
+    """Names of the fields in which two recipes differ."""
+    return [name for name, value in flatten(old).items() if flatten(new)[name] != value]
+
+
+def _unpublishable(record: Record) -> str | None:
+    from torchvision.datasets import CIFAR10
+
+    if record.data.name != "cifar10" or record.data.md5 != dict(
+        CIFAR10.train_list + CIFAR10.test_list
+    ):
+        return "it was not measured on the published CIFAR-10"
+    if record.data.eval_split not in FOLDERS:
+        return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
+    if not record.software.clean:
+        return "it was made by code that was not committed"
+    return None
+
+
+def _weights_problems(weights: Path, records: dict[str, Record]) -> Iterator[str]:
+    try:
+        record_id = weights_record(weights)
+    except InputError as error:
+        yield str(error)
+        return
+    if record_id not in records:
+        yield f"weights {weights}: their record {record_id!r} is not published"
+    elif records[record_id].weights_sha256 != sha256(weights):
+        yield f"weights {weights}: their SHA-256 is not the one in record {record_id}"

@@ -1,0 +1,184 @@
+"""A run from the first epoch to its record, interrupted and resumed as often as need be.
+
+cifar-resnet train notes-cpu --data DIR      # CIFAR-10
+cifar-resnet train smoke --data synthetic    # seconds, no download
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from cifar_resnet.data import Dataset
+from cifar_resnet.display import Display, Silent
+from cifar_resnet.errors import InputError
+from cifar_resnet.evaluate import Metrics, evaluate
+from cifar_resnet.fingerprint import fingerprint
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.networks import build
+from cifar_resnet.recipe import Recipe, changes
+from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
+from cifar_resnet.train import make_optimizer, train_epoch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the model with the last epoch's weights, and its record."""
+
+    model: nn.Module
+    record: Record
+
+
+def fit(
+    recipe: Recipe,
+    data: Dataset,
+    hardware: Hardware,
+    *,
+    seed: int = 0,
+    out: Path,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Run:
+    """Train, evaluate after each epoch, and write record, weights and checkpoint.
+
+    The reported metrics are those of the last epoch, whatever the epochs before it
+    reached. The folder ``out`` gets ``checkpoint.pt`` after every epoch, and at the end
+    ``record.json`` and ``weights.safetensors``.
+
+    Args:
+        recipe: what to train.
+        data: on which images.
+        hardware: where and how (`cifar_resnet.hardware.detect`).
+        seed: of the initial weights, the order of images and the augmentation.
+        out: folder of this run.
+        resume: go on from the checkpoint in ``out`` if there is one.
+        display: told of progress.
+
+    Raises:
+        InputError: if ``out`` holds a run and ``resume`` is not set, if its checkpoint is
+            of another configuration, or if a batch is larger than the data set.
+        KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
+    """
+    display = display or Silent()
+    if len(data.train_images) < recipe.batch_size:
+        raise InputError(
+            f"batch_size {recipe.batch_size} is more than the {len(data.train_images)} images"
+        )
+    checkpoint = out / "checkpoint.pt"
+    if (out / "record.json").exists():
+        raise InputError(f"{out} holds a finished run; choose another --out")
+    if checkpoint.exists() and not resume:
+        raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
+
+    torch.manual_seed(seed)
+    device = torch.device(hardware.device)
+    model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, recipe)
+    train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
+    eval_images, eval_labels = data.eval_images.to(device), data.eval_labels.to(device)
+
+    code = software()
+    identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
+    history: list[Epoch] = []
+    started, sessions = _now(), 1
+    metrics: Metrics | None = None
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint)
+        if state["identity"] != identity:
+            raise InputError(f"{checkpoint} is of another configuration; choose another --out")
+        if state["source_sha256"] != code.source_sha256:
+            raise InputError(
+                f"{checkpoint} was written by other code than this; go back to that code "
+                "or start anew with another --out"
+            )
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        started, sessions = state["started"], state["sessions"] + 1
+
+    forward: nn.Module = torch.compile(model) if hardware.compile else model  # type: ignore[assignment]
+    for epoch in range(len(history), recipe.epochs):
+        start = time.perf_counter()
+        loss, accuracy = train_epoch(
+            forward,
+            optimizer,
+            recipe,
+            train_images,
+            train_labels,
+            epoch=epoch,
+            seed=seed,
+            precision=hardware.precision,
+            display=display,
+        )
+        seconds = time.perf_counter() - start
+        if not math.isfinite(loss):
+            raise InputError(f"epoch {epoch + 1}: the loss is {loss}; lower learning_rate")
+        metrics = evaluate(model, eval_images, eval_labels, precision=hardware.precision)
+        history.append(
+            Epoch(
+                epoch=epoch + 1,
+                learning_rate=optimizer.param_groups[0]["lr"],
+                train_loss=loss,
+                train_accuracy=accuracy,
+                eval_loss=metrics.loss,
+                eval_accuracy=metrics.accuracy,
+                seconds=seconds,
+            )
+        )
+        display.epoch(history[-1], recipe.epochs)
+        save_checkpoint(
+            checkpoint,
+            {
+                "identity": identity,
+                "source_sha256": code.source_sha256,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "history": [asdict(epoch) for epoch in history],
+                "started": started,
+                "sessions": sessions,
+            },
+        )
+
+    finished = _now()
+    if metrics is None:  # interrupted between the last checkpoint and the record
+        metrics = evaluate(model, eval_images, eval_labels, precision=hardware.precision)
+    seen = len(train_images) // recipe.batch_size * recipe.batch_size
+    stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
+    record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}"
+    record = Record(
+        schema=SCHEMA,
+        id=record_id,
+        recipe=recipe,
+        changes=changes(recipe),
+        seed=seed,
+        data=DataInfo(
+            name=data.name,
+            md5=data.md5,
+            train_images=len(train_images),
+            eval_split=data.split,
+            eval_images=len(eval_images),
+        ),
+        software=code,
+        hardware=hardware,
+        started=started,
+        finished=finished,
+        sessions=sessions,
+        train_seconds=sum(epoch.seconds for epoch in history),
+        images_per_second=median(seen / epoch.seconds for epoch in history),
+        history=tuple(history),
+        metrics=metrics,
+        fingerprint=fingerprint(recipe),
+        weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
+    )
+    write_record(record, out / "record.json")
+    return Run(model, record)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

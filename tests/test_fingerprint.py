@@ -1,0 +1,149 @@
+"""The guard: every change of meaning breaks the fingerprint, nothing else does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_resnet import augment, train
+from cifar_resnet import fingerprint as module
+from cifar_resnet import recipe as recipes
+from cifar_resnet.fingerprint import differences, fingerprint
+from cifar_resnet.model import get_cifar_resnet
+from cifar_resnet.recipe import Recipe, get_recipe
+
+RECIPE = get_recipe("notes-cpu")
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    return fingerprint(RECIPE)
+
+
+def test_it_repeats_and_leaves_the_random_state_alone(recorded: dict[str, Any]) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert fingerprint(RECIPE) == recorded
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_rounding_is_forgiven(recorded: dict[str, Any]) -> None:
+    nudged = recorded | {
+        "logits": [value + 2e-4 for value in recorded["logits"]],
+        "losses": [value - 1e-3 for value in recorded["losses"]],
+    }
+    assert differences(recorded, nudged) == []
+
+
+@pytest.mark.parametrize("part", ["recipe", "parameters", "logits", "optimizer", "losses"])
+def test_a_missing_part_is_named(recorded: dict[str, Any], part: str) -> None:
+    rest = {name: value for name, value in recorded.items() if name != part}
+    assert differences(recorded, rest) == [part]
+    assert differences(rest, recorded) == [part]
+
+
+def changed_model(change: Callable[[nn.Module], object]) -> Callable[[str], nn.Module]:
+    def build(name: str) -> nn.Module:
+        model = get_cifar_resnet()
+        change(model)
+        return model
+
+    return build
+
+
+def sgd(**settings: Any) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]:
+    def build(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+        usual = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+        return torch.optim.SGD(model.parameters(), lr=0.1, **(usual | settings))
+
+    return build
+
+
+def no_decay_for_norms(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1]},
+        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=recipe.weight_decay)
+
+
+def reflecting_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    padded = nn.functional.pad(images.float(), (padding,) * 4, mode="reflect").to(images.dtype)
+    windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)
+    top, left = torch.randint(0, 2 * padding + 1, (2, len(images)), generator=generator)
+    return windows[torch.arange(len(images)), :, top, left]
+
+
+CHANGES: dict[str, tuple[Any, str, Any, str]] = {
+    "a stride": (
+        module,
+        "build",
+        changed_model(
+            lambda m: (
+                setattr(m.layer2[0].conv1, "stride", (1, 1))
+                or setattr(m.layer2[0].downsample[0], "stride", (1, 1))
+            )
+        ),
+        "logits",
+    ),
+    "bias on conv1": (
+        module,
+        "build",
+        changed_model(lambda m: setattr(m, "conv1", nn.Conv2d(3, 64, 3, padding=1))),
+        "parameters",
+    ),
+    "pooling left in": (
+        module,
+        "build",
+        changed_model(lambda m: setattr(m, "maxpool", nn.MaxPool2d(3, 2, 1))),
+        "logits",
+    ),
+    "nesterov": (module, "make_optimizer", sgd(nesterov=True), "optimizer"),
+    "momentum": (module, "make_optimizer", sgd(momentum=0.8), "optimizer"),
+    "no decay for norms": (module, "make_optimizer", no_decay_for_norms, "optimizer"),
+    "padding mode": (augment, "random_crop", reflecting_crop, "augmented"),
+    "normalisation constants": (augment, "STD", (0.2023, 0.1994, 0.2010), "augmented"),
+    "warm-up shape": (
+        module,
+        "learning_rate",
+        lambda recipe, epoch: 0.99 * recipes.learning_rate(recipe, epoch),
+        "learning_rate",
+    ),
+    "no label smoothing in the loss": (
+        train.nn,
+        "CrossEntropyLoss",
+        lambda label_smoothing: nn.modules.loss.CrossEntropyLoss(),
+        "losses",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_meaning_breaks_it(
+    recorded: dict[str, Any], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    target, name, replacement, part = CHANGES[change]
+    monkeypatch.setattr(target, name, replacement)
+    assert part in differences(recorded, fingerprint(RECIPE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.11},
+        {"warmup_epochs": 0.5},
+        {"weight_decay": 4e-4},
+        {"flip_probability": 0.4},
+        {"erasing_area": (0.02, 0.33)},
+        {"label_smoothing": 0.0},
+    ],
+)
+def test_a_changed_field_breaks_more_than_the_field(
+    recorded: dict[str, Any], change: dict[str, Any]
+) -> None:
+    changed = differences(recorded, fingerprint(get_recipe("notes-cpu", **change)))
+    assert "recipe" in changed
+    assert len(changed) > 1

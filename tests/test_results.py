@@ -1,0 +1,143 @@
+"""What is published must still hold; the records here are made in a temporary folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torchvision.datasets import CIFAR10
+
+from cifar_resnet import cli, results
+from cifar_resnet.checkpoint import save_weights
+from cifar_resnet.data import Dataset
+from cifar_resnet.errors import InputError
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
+from cifar_resnet.record import Record, checksum, write_record
+from cifar_resnet.results import add, check
+from cifar_resnet.run import fit
+
+MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+RECIPE = get_recipe("smoke", epochs=1, batch_size=16, warmup_epochs=0.0)
+
+
+@pytest.fixture(scope="module")
+def run(synthetic: Dataset, cpu: Hardware, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that passes for one on CIFAR-10 with committed code."""
+    out = tmp_path_factory.mktemp("run")
+    record = fit(RECIPE, replace(synthetic, name="cifar10", md5=MD5), cpu, out=out).record
+    write_record(
+        replace(record, software=replace(record.software, clean=True)), out / "record.json"
+    )
+    return out
+
+
+@pytest.fixture
+def published(run: Path, tmp_path: Path) -> Path:
+    """The record published in a folder of its own."""
+    return add(run, tmp_path)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Change fields of a record and sign it, as someone would who wants to cheat."""
+    content = json.loads(path.read_text()) | changes
+    content["checksum"] = checksum(content)
+    path.write_text(json.dumps(content))
+
+
+def test_what_holds_is_not_complained_of(run: Path, published: Path, tmp_path: Path) -> None:
+    assert published.parent == tmp_path / "runs"
+    assert list(check(tmp_path, run / "weights.safetensors")) == []
+    with pytest.raises(InputError, match="published already"):
+        add(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"name": "synthetic", "md5": {}}}, "not measured on the published CIFAR-10"),
+        ({"data": {"name": "cifar10", "md5": {}}}, "not measured on the published CIFAR-10"),
+        ({"data": {"eval_split": "train"}}, "must be test or val"),
+        ({"software": {"clean": False}}, "not committed"),
+        ({"software": {"clean": None}}, "not committed"),
+    ],
+)
+def test_what_must_not_be_published_is_refused(
+    run: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    copy = tmp_path / "record.json"
+    copy.write_text((run / "record.json").read_text())
+    content = json.loads(copy.read_text())
+    rewrite(copy, **{key: content[key] | value for key, value in changes.items()})
+    with pytest.raises(InputError, match=message):
+        add(tmp_path, tmp_path / "results")
+
+
+def problems(results: Path, weights: Path) -> str:
+    return "\n".join(check(results, weights))
+
+
+def test_a_changed_default_is_noticed(
+    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(RECIPES["smoke"](), momentum=0.8)
+    monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
+    found = problems(tmp_path, run / "weights.safetensors")
+    assert "the recipe has changed since (momentum)" in found
+    assert "re-run it: cifar-resnet train smoke --seed 0" in found
+
+
+def test_changed_behaviour_is_noticed(
+    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(recipe: Recipe) -> dict[str, Any]:
+        record: Record = results.read_record(published)
+        return record.fingerprint | {"losses": [1.0, 2.0, 3.0]}
+
+    monkeypatch.setattr(results, "fingerprint", other)
+    assert "the code now behaves otherwise (losses)" in problems(
+        tmp_path, run / "weights.safetensors"
+    )
+
+
+def test_a_removed_recipe_is_noticed(
+    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(RECIPES, "smoke")
+    assert "recipe 'smoke' is unknown" in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_an_edited_or_moved_record_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
+    weights = run / "weights.safetensors"
+    published.rename(published.with_name("other.json"))
+    assert "move it there" in problems(tmp_path, weights)
+    path = published.with_name("other.json")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    assert "the file was edited" in problems(tmp_path, weights)
+
+
+def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:
+    from cifar_resnet.model import get_cifar_resnet
+
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, get_cifar_resnet(), published.stem)
+    assert "SHA-256" in problems(tmp_path, weights)
+    save_weights(weights, get_cifar_resnet(), "no-such-record")
+    assert "not published" in problems(tmp_path, weights)
+
+
+def test_the_command_fails_with_a_line_for_each_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "broken.json").write_text("{")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["results", "check", "--results", str(tmp_path)])
+    assert stop.value.code == 1
+    assert "broken.json is not JSON" in capsys.readouterr().err
+
+
+def test_this_projects_own_results_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path(__file__).parent.parent / "results"
+    assert cli.main(["results", "check", "--results", str(own)]) == 0

@@ -1,0 +1,119 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_resnet import run as module
+from cifar_resnet.checkpoint import load_weights, sha256
+from cifar_resnet.data import Dataset
+from cifar_resnet.display import Silent
+from cifar_resnet.errors import InputError
+from cifar_resnet.fingerprint import differences, fingerprint
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.model import get_cifar_resnet
+from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
+from cifar_resnet.record import Epoch, read_record
+from cifar_resnet.run import fit
+
+RECIPE = Recipe(name="test", epochs=2, batch_size=16, learning_rate=0.02)
+
+
+class Interrupt(Silent):
+    """Presses Ctrl-C in the middle of the second epoch."""
+
+    def step(self, epoch: int, step: int, steps: int, sums: torch.Tensor, seen: int) -> None:
+        if epoch == 1 and step == 2:
+            raise KeyboardInterrupt
+
+
+class Recorder(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.epochs: list[Epoch] = []
+
+    def step(self, epoch: int, step: int, steps: int, sums: torch.Tensor, seen: int) -> None:
+        self.steps.append((epoch, step))
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        self.epochs.append(epoch)
+
+
+def test_a_run_ends_in_a_valid_record_and_its_weights(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    display = Recorder()
+    run = fit(RECIPE, synthetic, cpu, seed=1, out=tmp_path, display=display)
+    record = read_record(tmp_path / "record.json")
+    assert record.id == run.record.id
+    assert (record.recipe, record.seed, record.data.name) == (RECIPE, 1, "synthetic")
+    assert display.steps == [(epoch, step) for epoch in (0, 1) for step in (1, 2, 3, 4)]
+    assert tuple(display.epochs) == record.history
+    assert record.history[-1].learning_rate == pytest.approx(learning_rate(RECIPE, 1.75))
+    assert differences(record.fingerprint, fingerprint(RECIPE)) == []
+    # The figure is the last epoch's, and the written weights are that model.
+    assert record.metrics.accuracy == record.history[-1].eval_accuracy
+    weights = tmp_path / "weights.safetensors"
+    assert sha256(weights) == record.weights_sha256
+    copy = get_cifar_resnet()
+    assert load_weights(copy, weights) == record.id
+    for a, b in zip(run.model.parameters(), copy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    whole = fit(RECIPE, synthetic, cpu, out=tmp_path / "whole").record
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", display=Interrupt())
+    with pytest.raises(InputError, match="--resume"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path / "parts")
+    with pytest.raises(InputError, match="another configuration"):
+        fit(replace(RECIPE, epochs=3), synthetic, cpu, out=tmp_path / "parts", resume=True)
+
+    parts = fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", resume=True).record
+    assert parts.sessions == 2
+    assert [replace(e, seconds=0) for e in parts.history] == [
+        replace(e, seconds=0) for e in whole.history
+    ]
+    assert parts.metrics == whole.metrics
+    with pytest.raises(InputError, match="finished run"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", resume=True)
+
+
+def test_a_checkpoint_of_other_code_is_refused(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, synthetic, cpu, out=tmp_path, display=Interrupt())
+    now = module.software()
+    monkeypatch.setattr(module, "software", lambda: replace(now, source_sha256="f" * 64))
+    with pytest.raises(InputError, match="other code"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path, resume=True)
+
+
+def test_a_batch_larger_than_the_data_set_is_named(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="batch_size 128"):
+        fit(get_recipe("notes"), synthetic, cpu, out=tmp_path)
+
+
+def test_a_diverging_run_stops_and_says_so(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="epoch 1: the loss is nan; lower learning_rate"):
+        fit(replace(RECIPE, learning_rate=1e6), synthetic, cpu, out=tmp_path)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_the_record_says_what_was_changed(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    recipe = get_recipe("smoke", epochs=1, crop_padding=2, warmup_epochs=0)
+    record = fit(recipe, synthetic, cpu, out=tmp_path).record
+    assert get_recipe("smoke", **record.changes) == record.recipe
+    assert set(record.changes) == {"epochs", "crop_padding", "warmup_epochs"}
