@@ -111,6 +111,31 @@ def _parser() -> _Parser:
             "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
         )
 
+    experiments = commands.add_parser("experiments", help="the queue of runs behind each claim")
+    actions = experiments.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    status = actions.add_parser("status", help="list the experiments and how far they are")
+    status.set_defaults(run=_experiments_status)
+    run = actions.add_parser("run", parents=[machine], help="run what is still missing")
+    run.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
+    run.add_argument("--budget", default="inf", help="stop by then, such as 9m (default: never)")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    run.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"
+    )
+    run.set_defaults(run=_experiments_run)
+    for action in (status, run):
+        action.add_argument(
+            "--out",
+            type=Path,
+            default=Path("runs"),
+            metavar="DIR",
+            help="folder of all runs (default: runs)",
+        )
+        action.add_argument(
+            "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+        )
+
     fingerprint = commands.add_parser(
         "fingerprint", help="what a recipe does, in a few numbers, as JSON"
     )
@@ -168,17 +193,16 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:
-    """Turn ``["learning_rate=0.05", "erasing_area=[0.02,0.3]"]`` into keyword arguments."""
-    changes = {}
+    """Turn ``["learning_rate=0.05", "schedule=constant"]`` into keyword arguments."""
+    changes: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r}: write FIELD=VALUE, such as learning_rate=0.05")
         try:
-            value = json.loads(text)
+            changes[name] = json.loads(text)
         except ValueError:
-            equals = ""
-        if not equals or isinstance(value, (str, dict, bool)) or value is None:
-            raise InputError(f"--set {pair!r}: write FIELD=NUMBER, such as learning_rate=0.05")
-        changes[name] = tuple(value) if isinstance(value, list) else value
+            changes[name] = text
     return changes
 
 
@@ -254,6 +278,43 @@ def _results_check(args: argparse.Namespace) -> None:
     if problems:
         raise SystemExit(1)
     print("every published record and the weights still hold")
+
+
+def _experiments_status(args: argparse.Namespace) -> None:
+    from cifar_resnet.experiments import EXPERIMENTS, finished, jobs, missing
+
+    records = finished([args.results / "runs", args.out])
+    for experiment in EXPERIMENTS:
+        wanted = jobs([experiment])
+        open_jobs = missing(wanted, records)
+        print(
+            f"{experiment.name:<18} {len(wanted) - len(open_jobs):>3} of {len(wanted):>3} runs"
+            f"  {experiment.claim}"
+        )
+        for job in open_jobs:
+            kept = (args.out / job.folder / "checkpoint.pt").exists()
+            print(f"    {job.folder}{'  (begun)' if kept else ''}")
+
+
+def _experiments_run(args: argparse.Namespace) -> None:
+    from cifar_resnet.experiments import finished, jobs, missing, parse_budget, run, select
+
+    wanted = jobs(select(args.names))
+    if args.jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {args.jobs}")
+    budget = float("inf") if args.budget == "inf" else parse_budget(args.budget)
+    options = []
+    for name in ("data", "device", "precision", "threads"):
+        value = getattr(args, name)
+        options += [] if value is None else [f"--{name}", str(value)]
+    if args.compile is not None:
+        options.append("--compile" if args.compile else "--no-compile")
+    queue = missing(wanted, finished([args.results / "runs", args.out]))
+    failed = run(queue, args.out, options=options, budget=budget, parallel=args.jobs)
+    if failed:
+        logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
+        print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _fingerprint(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ cifar-resnet train notes-cpu --data DIR      # CIFAR-10
 cifar-resnet train smoke --data synthetic    # seconds, no download
 """
 
+import hashlib
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -150,7 +151,8 @@ def fit(
         metrics = evaluate(model, eval_images, eval_labels, precision=hardware.precision)
     seen = len(train_images) // recipe.batch_size * recipe.batch_size
     stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
-    record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}"
+    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:6]
+    record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}-{digest}"
     record = Record(
         schema=SCHEMA,
         id=record_id,

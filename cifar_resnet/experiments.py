@@ -1,0 +1,269 @@
+"""The queue of runs behind each claim of the notes.
+
+    cifar-resnet experiments status
+    cifar-resnet experiments run --data DIR --budget 9m      # what is still missing, in order
+    cifar-resnet experiments run degradation --jobs 4        # one experiment, four at a time
+
+Every run is an ordinary `cifar-resnet train` in a process of its own. At the end of the
+budget the running ones are interrupted; they keep their full epochs and go on from there the
+next time.
+"""
+
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cifar_resnet.errors import InputError
+from cifar_resnet.recipe import Recipe, get_recipe
+from cifar_resnet.record import Record, read_record
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: a named recipe with some fields changed."""
+
+    label: str
+    recipe: str
+    changes: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A claim and the runs that test it.
+
+    Attributes:
+        name: on the command line and in folder names.
+        claim: what the notes say.
+        arms: what is compared; all of them train for the same number of epochs.
+        seeds: how often each arm is run.
+    """
+
+    name: str
+    claim: str
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an experiment."""
+
+    experiment: str
+    arm: Arm
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it trains."""
+        return get_recipe(self.arm.recipe, **self.arm.changes)
+
+    @property
+    def folder(self) -> str:
+        """Where it keeps its files, below the folder of all runs."""
+        return f"{self.experiment}/{self.arm.label}-seed{self.seed}"
+
+    def arguments(self) -> list[str]:
+        """The words after ``cifar-resnet`` that run it."""
+        changes = [f"{name}={value}" for name, value in self.arm.changes.items()]
+        return [
+            *("train", self.arm.recipe, "--seed", str(self.seed), "--resume"),
+            *(word for change in changes for word in ("--set", change)),
+        ]
+
+
+def _surgery(**changes: Any) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(label, "notes-cpu", {"network": network, **changes})
+        for label, network in (
+            ("original", "resnet18-original"),
+            ("small-conv", "resnet18-small-conv"),
+            ("no-pooling", "resnet18-no-pooling"),
+            ("full", "resnet18"),
+        )
+    )
+
+
+def _configuration(recipe: str, **changes: Any) -> tuple[Arm, ...]:
+    left_out: dict[str, dict[str, Any]] = {
+        "everything": {},
+        "no-momentum": {"momentum": 0.0},
+        "constant-rate": {"schedule": "constant"},
+        "no-weight-decay": {"weight_decay": 0.0},
+        "no-label-smoothing": {"label_smoothing": 0.0},
+        "no-erasing": {"erasing_probability": 0.0},
+        "no-crop-and-flip": {"crop_padding": 0, "flip_probability": 0.0},
+    }
+    return tuple(Arm(label, recipe, {**changes, **change}) for label, change in left_out.items())
+
+
+def _degradation(depths: Iterable[int], **changes: Any) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(f"{kind}{depth}", "depth", {"network": f"{kind}{depth}", **changes})
+        for depth in depths
+        for kind in ("plain", "resnet")
+    )
+
+
+_SURGERY = "3x3 first convolution and no pooling keep detail that 32x32 images need"
+_CONFIGURATION = "each part of the training configuration earns its place"
+_DEGRADATION = "deeper plain networks train worse; residual ones do not"
+
+# In the order in which they run: what tells most for the least time comes first.
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
+    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4), (0, 1)),
+    Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=16), (0, 1)),
+    Experiment(
+        "configuration-cpu",
+        _CONFIGURATION,
+        _configuration("notes-cpu", network="resnet20"),
+        (0, 1),
+    ),
+    Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
+    Experiment("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
+    Experiment("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
+    Experiment("degradation", _DEGRADATION, _degradation((20, 32, 44, 56)), (0, 1, 2)),
+)
+
+
+def select(names: list[str]) -> list[Experiment]:
+    """The named experiments in the queue's order; all of them if none is named.
+
+    Raises:
+        InputError: if a name is unknown.
+
+    Example:
+        >>> [experiment.name for experiment in select(["surgery", "notes"])]
+        ['notes', 'surgery']
+        >>> select(["notse"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: experiment 'notse' is unknown; choose from: notes-cpu, ...
+    """
+    known = [experiment.name for experiment in EXPERIMENTS]
+    for name in names:
+        if name not in known:
+            raise InputError(f"experiment {name!r} is unknown; choose from: {', '.join(known)}")
+    return [e for e in EXPERIMENTS if not names or e.name in names]
+
+
+def jobs(experiments: Iterable[Experiment]) -> list[Job]:
+    """All runs, one seed of every arm before the next seed.
+
+    >>> [job.folder for job in jobs(select(["notes"]))]
+    ['notes/run-seed0', 'notes/run-seed1', 'notes/run-seed2']
+    """
+    return [
+        Job(experiment.name, arm, seed)
+        for experiment in experiments
+        for seed in experiment.seeds
+        for arm in experiment.arms
+    ]
+
+
+def finished(folders: Iterable[Path]) -> list[Record]:
+    """Every valid record of CIFAR-10's test images below some folders.
+
+    >>> finished([Path("nowhere")])
+    []
+    """
+    return [record for folder in folders for record in _records(folder)]
+
+
+def _records(folder: Path) -> Iterator[Record]:
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            record = read_record(path)
+        except InputError:
+            continue
+        if record.data.name == "cifar10" and record.data.eval_split == "test":
+            yield record
+
+
+def missing(wanted: Iterable[Job], records: Iterable[Record]) -> list[Job]:
+    """The jobs that no record answers: same recipe in every field, same seed.
+
+    >>> len(missing(jobs(select(["notes"])), []))
+    3
+    """
+    done = {(record.recipe, record.seed) for record in records}
+    return [job for job in wanted if (job.recipe, job.seed) not in done]
+
+
+def parse_budget(text: str) -> float:
+    """Seconds in a time such as ``"90"``, ``"9m"`` or ``"1.5h"``.
+
+    Raises:
+        InputError: if it is no such time.
+
+    Example:
+        >>> parse_budget("9m")
+        540.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise InputError(f"budget {text!r}: write a time such as 90s, 9m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def run(
+    queue: list[Job],
+    out: Path,
+    *,
+    options: list[str],
+    budget: float = math.inf,
+    parallel: int = 1,
+    grace: float = 20.0,
+) -> list[Job]:
+    """Run jobs in processes of their own until they are done or the budget is spent.
+
+    Args:
+        queue: what to run, in order.
+        out: folder of all runs; each job has one of its own in it, with its log.
+        options: further words for ``cifar-resnet train``, such as ``["--device", "cuda"]``.
+        budget: seconds; a job that is not done by then is interrupted and resumes later.
+        parallel: jobs at a time.
+        grace: seconds kept back from the budget for interrupting.
+
+    Returns:
+        The jobs that failed; their logs say why.
+    """
+    deadline = time.monotonic() + budget - grace
+    waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
+    try:
+        while (waiting and time.monotonic() < deadline) or running:
+            while waiting and len(running) < parallel and time.monotonic() < deadline:
+                job = waiting.pop(0)
+                running[job] = _start(job, out, options)
+                print(f"started   {job.folder}", flush=True)
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.2)
+            for job, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[job]
+                print(f"{'finished' if process.returncode == 0 else 'failed  '}  {job.folder}")
+                if process.returncode != 0:
+                    failed.append(job)
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGINT)
+        for job, process in running.items():
+            process.wait()
+            print(f"paused    {job.folder}", flush=True)
+    return failed
+
+
+def _start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+    folder = out / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "cifar_resnet", *job.arguments(), "--out", str(folder), *options]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)

@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cifar_resnet import cli, experiments
+from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run
+from cifar_resnet.networks import NETWORKS
+from cifar_resnet.record import Record, read_record, write_record
+
+QUICK = Arm("quick", "smoke", {"epochs": 1, "network": "resnet20", "warmup_epochs": 0})
+SLOW = Arm("slow", "smoke", {"epochs": 500, "network": "resnet20"})
+OPTIONS = ["--data", "synthetic", "--threads", "1", "--no-compile"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> None:
+    recipes = [job.recipe for job in jobs([experiment])]
+    assert all(recipe.network in NETWORKS for recipe in recipes)
+    assert len({recipe.epochs for recipe in recipes}) == 1, "same epochs within a comparison"
+    assert len(set(recipes)) == len(experiment.arms), "no two arms are the same"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """A finished job, and the folder of all runs."""
+    out = tmp_path_factory.mktemp("runs")
+    job = Job("test", QUICK, 0)
+    assert run([job], out, options=OPTIONS) == []
+    return out, job
+
+
+def as_cifar10(record: Record) -> Record:
+    return replace(record, data=replace(record.data, name="cifar10"))
+
+
+def test_a_job_leaves_the_record_of_its_recipe(quick: tuple[Path, Job]) -> None:
+    out, job = quick
+    record = read_record(out / job.folder / "record.json")
+    assert (record.recipe, record.seed) == (job.recipe, 0)
+    assert experiments.finished([out]) == [], "synthetic images do not count"
+    assert missing([job], [record]) == []
+    other = Job("test", QUICK, 1)
+    assert missing([job, other], [record]) == [other]
+
+
+def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
+    bad = Job("test", Arm("bad", "smoke", {"network": "vgg"}), 0)
+    assert run([bad], tmp_path, options=OPTIONS) == [bad]
+    assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
+
+
+def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
+    slow, never = Job("test", SLOW, 0), Job("test", SLOW, 1)
+    assert run([slow, never], tmp_path, options=OPTIONS, budget=6, grace=0) == []
+    assert (tmp_path / slow.folder / "log.txt").exists()
+    assert not (tmp_path / slow.folder / "record.json").exists()
+    assert not (tmp_path / never.folder).exists()
+
+
+def test_status_counts_and_run_skips_what_is_finished(
+    quick: tuple[Path, Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = read_record(quick[0] / quick[1].folder / "record.json")
+    write_record(as_cifar10(record), tmp_path / "runs" / "one.json")
+    only = (Experiment("test", "a claim", (QUICK,), (0,)),)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", only)
+    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["experiments", "status", *here]) == 0
+    assert "1 of   1 runs  a claim" in capsys.readouterr().out
+
+    def fail(*_: object) -> None:
+        raise AssertionError("nothing is missing")
+
+    start: Callable[..., None] = fail
+    monkeypatch.setattr(experiments, "_start", start)
+    assert cli.main(["experiments", "run", *here]) == 0
