@@ -12,7 +12,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs test lint format lock clean
+.PHONY: help install serve docs docs-update test lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -34,7 +34,10 @@ docs: $(STAMP)     ## build the site into site/; any warning is an error
 	$(BIN)/mkdocs build --strict
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
+	$(BIN)/pytest tests/test_docs.py --update-examples
 
 lint: $(STAMP)     ## style and types
 	$(BIN)/ruff check
