@@ -6,6 +6,8 @@ erasing work on uint8 pixels, normalisation comes last.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -162,8 +164,7 @@ def random_erasing(
         return low + (high - low) * torch.rand(rows, n, generator=generator, device=device)
 
     pixels = uniform(_ERASING_ATTEMPTS, *area) * height * width
-    low, high = torch.tensor(aspect).log().tolist()
-    ratio = uniform(_ERASING_ATTEMPTS, low, high).exp()
+    ratio = uniform(_ERASING_ATTEMPTS, log(aspect[0]), log(aspect[1])).exp()
     heights = (pixels * ratio).sqrt().round()
     widths = (pixels / ratio).sqrt().round()
     fits = (heights < height) & (widths < width)
@@ -200,7 +201,16 @@ def normalize(images: Tensor) -> Tensor:
         >>> [round(value, 3) for value in normalize(grey).flatten().tolist()]
         [0.043, 0.081, 0.212]
     """
-    mean = 255 * torch.tensor(MEAN, device=images.device)[:, None, None]
-    std = 255 * torch.tensor(STD, device=images.device)[:, None, None]
+    mean, std = _statistics(MEAN, STD, images.device)
     return (images.float() - mean) / std
     # --8<-- [end:normalize]
+
+
+@cache  # copying to a GPU at every step would make it wait for the CPU
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of pixels 0..255, shaped to meet ``[N, 3, H, W]``."""
+    with torch.inference_mode(False):
+        both = 255 * torch.tensor((mean, std))[:, :, None, None].to(device)
+    return both[0], both[1]

@@ -136,6 +136,21 @@ def _parser() -> _Parser:
             "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
         )
 
+    bench = commands.add_parser(
+        "bench", parents=[machine], help="how fast training is, beside the plain loop"
+    )
+    bench.add_argument("--network", default="resnet18", help="default: resnet18")
+    bench.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
+    bench.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"
+    )
+    bench.add_argument(
+        "--out", type=Path, default=Path("results/bench"), metavar="DIR", help="for the record"
+    )
+    bench.set_defaults(run=_bench)
+
     fingerprint = commands.add_parser(
         "fingerprint", help="what a recipe does, in a few numbers, as JSON"
     )
@@ -315,6 +330,24 @@ def _experiments_run(args: argparse.Namespace) -> None:
         logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from cifar_resnet.bench import bench, summary
+    from cifar_resnet.hardware import detect
+    from cifar_resnet.recipe import get_recipe
+    from cifar_resnet.record import write_record
+
+    if args.rounds < 1 or (args.steps or 1) < 1:
+        raise InputError("--rounds and --steps must be at least 1")
+    hardware = detect(
+        args.device, precision=args.precision, threads=args.threads, compile=args.compile
+    )
+    recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
+    record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
+    path = args.out / f"{record.id}.json"
+    write_record(record, path)
+    print(f"{summary(record)}\nrecord {path}")
 
 
 def _fingerprint(args: argparse.Namespace) -> None:

@@ -166,11 +166,11 @@ def checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def write_record(record: Record, path: Path) -> None:
+def write_record(record: Any, path: Path) -> None:
     """Write a record with its checksum as JSON, atomically.
 
     Args:
-        record: any record; its own ``checksum`` is ignored.
+        record: a `Record`, or another dataclass with a ``checksum``, which is set anew.
         path: the target file.
     """
     content = json.loads(json.dumps(asdict(record)))
@@ -180,7 +180,7 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read and validate a record.
+    """Read and validate a run record.
 
     Args:
         path: what `write_record` wrote.
@@ -194,27 +194,35 @@ def read_record(path: Path) -> Record:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: record nowhere.json does not exist
     """
+    record: Record = read(Record, SCHEMA, path)
+    for name in ("started", "finished"):
+        try:
+            datetime.fromisoformat(getattr(record, name))
+        except ValueError as error:
+            raise InputError(f"record {path}: {name} must be an ISO 8601 time") from error
+    return record
+
+
+def read(kind: Any, schema: int, path: Path) -> Any:
+    """Read and validate any dataclass that `write_record` wrote; errors as in `read_record`.
+
+    Args:
+        kind: the dataclass.
+        schema: the version of its layout that is understood.
+        path: the file.
+    """
     if not path.exists():
         raise InputError(f"record {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"record {path} is not JSON: {error}") from error
-    if isinstance(content, dict) and content.get("schema") != SCHEMA:
-        raise InputError(f"record {path}: schema must be {SCHEMA}, not {content.get('schema')!r}")
+    if isinstance(content, dict) and content.get("schema") != schema:
+        raise InputError(f"record {path}: schema must be {schema}, not {content.get('schema')!r}")
     try:
-        record: Record = parse(Record, content)
-        for name in ("started", "finished"):
-            _parse_time(getattr(record, name), name)
+        record = parse(kind, content)
     except InputError as error:
         raise InputError(f"record {path}: {error}") from error
     if record.checksum != checksum(content):
         raise InputError(f"record {path}: checksum does not match; the file was edited")
     return record
-
-
-def _parse_time(value: str, name: str) -> None:
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        raise InputError(f"{name} must be an ISO 8601 time, not {value!r}") from None

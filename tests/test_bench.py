@@ -1,0 +1,51 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_resnet import cli
+from cifar_resnet.bench import SCHEMA, BenchRecord, reference_steps, summary, training_flops
+from cifar_resnet.data import Dataset
+from cifar_resnet.recipe import get_recipe
+from cifar_resnet.record import read
+
+# Two workers on a machine with one core: slow, and still right.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+
+
+def test_flops_by_hand() -> None:
+    """ResNet-20: forward is the first layer, 18 convolutions and the last product; backward
+    is twice that, but for the first layer's input."""
+    first = 9 * 3 * 16 * 32 * 32
+    stages = sum(
+        6 * 9 * width * width * size * size for width, size in ((16, 32), (32, 16), (64, 8))
+    )
+    halved = sum(9 * width * width // 2 * size * size for width, size in ((32, 16), (64, 8)))
+    forward = first + stages - halved + 64 * 10
+    assert training_flops("resnet20") == 2 * (3 * forward - first)
+
+
+def test_the_reference_loop_trains(synthetic: Dataset) -> None:
+    recipe = get_recipe("notes", network="resnet20", batch_size=16)
+    steps = reference_steps(
+        recipe, synthetic.train_images, synthetic.train_labels, torch.device("cpu")
+    )
+    for _ in range(5):  # one more than an epoch has
+        next(steps)
+    steps.close()
+
+
+def test_a_benchmark_ends_in_a_record_and_says_what_it_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--network", "resnet20", "--batch-size", "8", "--rounds", "2", "--steps", "1"]
+    plain = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--no-compile"]
+    assert cli.main(["bench", *small, *plain, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    record: BenchRecord = read(BenchRecord, SCHEMA, path)
+    assert len(record.ours) == len(record.reference) == len(record.ceiling) == 2
+    assert min(*record.ours, *record.reference, record.first_step_seconds) > 0
+    assert summary(record) in capsys.readouterr().out
+    doubled = replace(record, reference=record.ours)
+    assert "ratio                 1.00 (1.00 to 1.00)" in summary(doubled)
