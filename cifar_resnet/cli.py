@@ -171,40 +171,52 @@ def _train(args: argparse.Namespace) -> None:
     recipe = get_recipe(args.recipe, **changes)
 
     from cifar_resnet.data import load
-    from cifar_resnet.display import Terminal
+    from cifar_resnet.display import Silent, Terminal
+    from cifar_resnet.distributed import join, local_device
     from cifar_resnet.hardware import detect
     from cifar_resnet.run import fit
 
     compiled = False if args.compile is None and recipe.epochs < 5 else args.compile
-    hardware = detect(args.device, precision=args.precision, threads=args.threads, compile=compiled)
+    hardware = detect(
+        local_device(args.device), precision=args.precision, threads=args.threads, compile=compiled
+    )
     data = load(args.data, val=args.val)
     out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
-    print(
-        f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} images; "
-        f"evaluated on {len(data.eval_images)} {data.split} images\n"
-        f"{hardware.name}: {hardware.device}, {hardware.threads} threads, {hardware.precision}"
-        f"{', compiled' if hardware.compile else ''}; run folder {out}",
-        file=sys.stderr,
-    )
-    try:
-        run = fit(
-            recipe,
-            data,
-            hardware,
-            seed=args.seed,
-            out=out,
-            resume=args.resume,
-            display=Terminal(recipe.epochs),
-        )
-    except KeyboardInterrupt:
-        kept = (out / "checkpoint.pt").exists()
-        print(
-            "\ninterrupted; "
-            + (f"{out} keeps every full epoch: add --resume to go on" if kept else "no full epoch"),
-            file=sys.stderr,
-        )
-        raise
-    print(f"{data.split} accuracy {run.record.metrics.accuracy:.2%}  record {out / 'record.json'}")
+    with join(hardware.device) as world:
+        if world.leads:
+            print(
+                f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
+                f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
+                f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
+                f"{hardware.precision}{', compiled' if hardware.compile else ''}"
+                f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}",
+                file=sys.stderr,
+            )
+        try:
+            run = fit(
+                recipe,
+                data,
+                hardware,
+                seed=args.seed,
+                out=out,
+                resume=args.resume,
+                display=Terminal(recipe.epochs) if world.leads else Silent(),
+                world=world,
+            )
+        except KeyboardInterrupt:
+            if world.leads:
+                _say_what_is_kept(out)
+            raise
+    if world.leads:
+        accuracy = run.record.metrics.accuracy
+        print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}")
+
+
+def _say_what_is_kept(out: Path) -> None:
+    kept = "no epoch was finished"
+    if (out / "checkpoint.pt").exists():
+        kept = f"{out} keeps every full epoch: add --resume to go on"
+    print(f"\ninterrupted; {kept}", file=sys.stderr)
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:

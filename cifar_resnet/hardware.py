@@ -24,6 +24,7 @@ class Hardware:
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
         channels_last: whether activations are stored as NHWC.
         compile: whether the network goes through ``torch.compile``.
+        processes: how many such processes share the work.
     """
 
     device: str
@@ -32,6 +33,7 @@ class Hardware:
     precision: str
     channels_last: bool
     compile: bool
+    processes: int = 1
 
 
 def detect(

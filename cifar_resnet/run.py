@@ -7,10 +7,11 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,14 +19,15 @@ from torch import nn
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
+from cifar_resnet.distributed import World, agree, gather_rows, share, tell, wrap
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import Metrics, evaluate
+from cifar_resnet.evaluate import Metrics, measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, changes
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
-from cifar_resnet.train import make_optimizer, train_epoch
+from cifar_resnet.train import ALONE, make_optimizer, train_epoch
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def fit(
     out: Path,
     resume: bool = False,
     display: Display | None = None,
+    world: World = ALONE,
 ) -> Run:
     """Train, evaluate after each epoch, and write record, weights and checkpoint.
 
@@ -60,10 +63,12 @@ def fit(
         out: folder of this run.
         resume: go on from the checkpoint in ``out`` if there is one.
         display: told of progress.
+        world: the processes that share the work; the first one writes.
 
     Raises:
         InputError: if ``out`` holds a run and ``resume`` is not set, if its checkpoint is
-            of another configuration, or if a batch is larger than the data set.
+            of another configuration, or if the batch size does not fit the data set or
+            the number of processes.
         KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
     """
     display = display or Silent()
@@ -71,6 +76,8 @@ def fit(
         raise InputError(
             f"batch_size {recipe.batch_size} is more than the {len(data.train_images)} images"
         )
+    if recipe.batch_size % world.size:
+        raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
     checkpoint = out / "checkpoint.pt"
     if (out / "record.json").exists():
         raise InputError(f"{out} holds a finished run; choose another --out")
@@ -82,15 +89,22 @@ def fit(
     model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
-    eval_images, eval_labels = data.eval_images.to(device), data.eval_labels.to(device)
+    eval_images = share(data.eval_images, world).to(device)
+
+    def evaluate_model() -> Metrics:
+        agree(model, world)
+        logits = predict_logits(model, eval_images, precision=hardware.precision)
+        return measure(gather_rows(logits, len(data.eval_labels), world), data.eval_labels)
 
     code = software()
     identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
     history: list[Epoch] = []
     started, sessions = _now(), 1
     metrics: Metrics | None = None
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
+    state = tell(
+        load_checkpoint(checkpoint) if world.leads and checkpoint.exists() else None, world
+    )
+    if state:
         if state["identity"] != identity:
             raise InputError(f"{checkpoint} is of another configuration; choose another --out")
         if state["source_sha256"] != code.source_sha256:
@@ -103,7 +117,9 @@ def fit(
         history = [Epoch(**epoch) for epoch in state["history"]]
         started, sessions = state["started"], state["sessions"] + 1
 
-    forward: nn.Module = torch.compile(model) if hardware.compile else model  # type: ignore[assignment]
+    forward: Any = wrap(model, world)
+    if hardware.compile:
+        forward = torch.compile(forward)
     for epoch in range(len(history), recipe.epochs):
         start = time.perf_counter()
         loss, accuracy = train_epoch(
@@ -116,11 +132,12 @@ def fit(
             seed=seed,
             precision=hardware.precision,
             display=display,
+            world=world,
         )
         seconds = time.perf_counter() - start
         if not math.isfinite(loss):
             raise InputError(f"epoch {epoch + 1}: the loss is {loss}; lower learning_rate")
-        metrics = evaluate(model, eval_images, eval_labels, precision=hardware.precision)
+        metrics = evaluate_model()
         history.append(
             Epoch(
                 epoch=epoch + 1,
@@ -132,6 +149,8 @@ def fit(
                 seconds=seconds,
             )
         )
+        if not world.leads:
+            continue
         display.epoch(history[-1], recipe.epochs)
         save_checkpoint(
             checkpoint,
@@ -146,40 +165,42 @@ def fit(
             },
         )
 
-    finished = _now()
     if metrics is None:  # interrupted between the last checkpoint and the record
-        metrics = evaluate(model, eval_images, eval_labels, precision=hardware.precision)
-    seen = len(train_images) // recipe.batch_size * recipe.batch_size
-    stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
-    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:6]
-    record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}-{digest}"
-    record = Record(
-        schema=SCHEMA,
-        id=record_id,
-        recipe=recipe,
-        changes=changes(recipe),
-        seed=seed,
-        data=DataInfo(
-            name=data.name,
-            md5=data.md5,
-            train_images=len(train_images),
-            eval_split=data.split,
-            eval_images=len(eval_images),
-        ),
-        software=code,
-        hardware=hardware,
-        started=started,
-        finished=finished,
-        sessions=sessions,
-        train_seconds=sum(epoch.seconds for epoch in history),
-        images_per_second=median(seen / epoch.seconds for epoch in history),
-        history=tuple(history),
-        metrics=metrics,
-        fingerprint=fingerprint(recipe),
-        weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
-    )
-    write_record(record, out / "record.json")
-    return Run(model, record)
+        metrics = evaluate_model()
+    record = None
+    if world.leads:
+        finished = _now()
+        stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
+        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:6]
+        record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}-{digest}"
+        seen = len(train_images) // recipe.batch_size * recipe.batch_size
+        record = Record(
+            schema=SCHEMA,
+            id=record_id,
+            recipe=recipe,
+            changes=changes(recipe),
+            seed=seed,
+            data=DataInfo(
+                name=data.name,
+                md5=data.md5,
+                train_images=len(train_images),
+                eval_split=data.split,
+                eval_images=len(data.eval_images),
+            ),
+            software=code,
+            hardware=replace(hardware, processes=world.size),
+            started=started,
+            finished=finished,
+            sessions=sessions,
+            train_seconds=sum(epoch.seconds for epoch in history),
+            images_per_second=median(seen / epoch.seconds for epoch in history),
+            history=tuple(history),
+            metrics=metrics,
+            fingerprint=fingerprint(recipe),
+            weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
+        )
+        write_record(record, out / "record.json")
+    return Run(model, tell(record, world))
 
 
 def _now() -> str:

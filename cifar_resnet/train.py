@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from cifar_resnet.augment import augment
 from cifar_resnet.display import Display, Silent
+from cifar_resnet.distributed import World, add_up, share
 from cifar_resnet.recipe import Recipe, learning_rate
+
+ALONE = World()
 
 
 # --8<-- [start:make_optimizer]
@@ -37,7 +40,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def batches(
-    images: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    generator: torch.Generator,
+    world: World = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's batches in random order, all of the same size.
 
@@ -46,6 +53,7 @@ def batches(
         labels: ``[N]`` on the same device.
         batch_size: at most N; the N % batch_size images left over wait for another epoch.
         generator: source of the order, on the same device.
+        world: each process gets its share of every batch.
 
     Example:
         >>> images, labels = torch.arange(5), torch.arange(5)
@@ -54,7 +62,7 @@ def batches(
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     for step in range(len(images) // batch_size):
-        chosen = order[step * batch_size : (step + 1) * batch_size]
+        chosen = share(order[step * batch_size : (step + 1) * batch_size], world)
         yield images[chosen], labels[chosen]
 
 
@@ -70,6 +78,7 @@ def train_epoch(
     seed: int,
     precision: str = "fp32",
     display: Display | None = None,
+    world: World = ALONE,
 ) -> tuple[float, float]:
     """Train for one epoch.
 
@@ -84,6 +93,8 @@ def train_epoch(
         seed: the run's seed.
         precision: ``"bf16"`` runs forward and loss under autocast.
         display: told of each step.
+        world: the processes that share each batch; their gradients must be averaged by
+            the model (`cifar_resnet.distributed.wrap`).
 
     Returns:
         Mean loss (nats, with label smoothing) and accuracy over the epoch's images.
@@ -102,16 +113,21 @@ def train_epoch(
     device = images.device
     display = display or Silent()
     generator = torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
+    noise = generator  # one stream for order and augmentation, but each process's images differ
+    if not world.leads:
+        noise = torch.Generator(device).manual_seed(
+            (seed * 1_000_003 + epoch) * 65_537 + world.rank
+        )
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
     # Sums stay on the device; reading them once an epoch is the only synchronisation.
     sums = torch.zeros(2, device=device)
 
     model.train()
-    for step, (x, y) in enumerate(batches(images, labels, recipe.batch_size, generator)):
+    for step, (x, y) in enumerate(batches(images, labels, recipe.batch_size, generator, world)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / steps)
-        x = augment(x, recipe.augmentation, generator).to(memory_format=torch.channels_last)
+        x = augment(x, recipe.augmentation, noise).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
             loss = criterion(logits, y)
@@ -120,9 +136,9 @@ def train_epoch(
         optimizer.step()
         with torch.no_grad():
             sums += torch.stack((loss * len(y), (logits.argmax(1) == y).sum()))
-        display.step(epoch, step + 1, steps, sums, (step + 1) * recipe.batch_size)
+        display.step(epoch, step + 1, steps, sums, (step + 1) * len(y))
 
-    loss_sum, right = sums.tolist()
+    loss_sum, right = add_up(sums, world).tolist()
     seen = steps * recipe.batch_size
     return loss_sum / seen, right / seen
     # --8<-- [end:train_epoch]

@@ -1,0 +1,147 @@
+"""One job of several processes, started by PyTorch's ``torchrun``.
+
+    torchrun --nproc-per-node 2 -m cifar_resnet train notes --data DIR
+
+The recipe's batch size is the global one: each process trains on its share of every batch,
+and the learning rate stays the recipe's, however many processes there are. Batch
+normalisation uses each process's own share; its running statistics are those of process 0.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cifar_resnet.errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all: ``rank`` of ``size``; alone by default.
+
+    >>> World().leads
+    True
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+
+def local_device(device: str | None) -> str | None:
+    """The device of this process: under ``torchrun``, one GPU for each process of a machine.
+
+    Args:
+        device: what the user asked for, if anything.
+
+    Example:
+        >>> local_device("cpu")
+        'cpu'
+    """
+    if "LOCAL_RANK" not in os.environ or device == "cpu" or not torch.cuda.is_available():
+        return device
+    if device not in (None, "cuda"):
+        raise InputError(f"device {device!r}: torchrun gives each process a GPU; use cuda or cpu")
+    return f"cuda:{os.environ['LOCAL_RANK']}"
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """Be part of the job for as long as the context lasts.
+
+    Args:
+        device: decides how the processes talk: NCCL between GPUs, else Gloo.
+
+    Example:
+        >>> with join("cpu") as world:
+        ...     world
+        World(rank=0, size=1)
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def share(tensor: Tensor, world: World) -> Tensor:
+    """This process's share of the first dimension: every ``size``-th row.
+
+    >>> share(torch.arange(6), World(1, 3))
+    tensor([1, 4])
+    """
+    return tensor[world.rank :: world.size]
+
+
+def add_up(tensor: Tensor, world: World) -> Tensor:
+    """The sum over all processes, in place.
+
+    >>> add_up(torch.ones(2), World())
+    tensor([1., 1.])
+    """
+    if world.size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_rows(rows: Tensor, total: int, world: World) -> Tensor:
+    """Put the rows of all processes together in their order before `share`.
+
+    Args:
+        rows: ``[n, ...]`` of this process.
+        total: rows in all.
+        world: the processes.
+
+    Example:
+        >>> gather_rows(torch.tensor([3.0, 4.0]), 2, World())
+        tensor([3., 4.])
+    """
+    everything = rows.new_zeros(total, *rows.shape[1:])
+    everything[world.rank :: world.size] = rows
+    return add_up(everything, world)
+
+
+def agree(model: nn.Module, world: World) -> None:
+    """Give every process the buffers (running statistics) of process 0.
+
+    >>> agree(nn.BatchNorm2d(3), World())
+    """
+    if world.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def tell(value: Any, world: World) -> Any:
+    """What process 0 has, on every process.
+
+    >>> tell({"epoch": 3}, World())
+    {'epoch': 3}
+    """
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def wrap(model: nn.Module, world: World) -> nn.Module:
+    """Average the model's gradients over all processes at every backward pass.
+
+    >>> wrap(nn.Linear(1, 1), World())
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    return nn.parallel.DistributedDataParallel(model) if world.size > 1 else model

@@ -1,0 +1,127 @@
+"""Two processes over Gloo on the CPU."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_resnet.data import load
+from cifar_resnet.distributed import World, gather_rows, join, local_device, share, wrap
+from cifar_resnet.errors import InputError
+from cifar_resnet.networks import build
+from cifar_resnet.record import read_record
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TRAIN = [
+    *("-m", "cifar_resnet", "train", "smoke", "--data", "synthetic", "--set", "network=resnet20"),
+    *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-compile"),
+]
+
+
+def test_shares_are_disjoint_and_complete() -> None:
+    rows = torch.arange(7)
+    shares = [share(rows, World(rank, 3)) for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == rows.tolist()
+    assert torch.equal(gather_rows(rows.float(), 7, World()), rows.float())
+
+
+def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [local_device(device) for device in (None, "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
+    with pytest.raises(InputError, match="torchrun gives each process a GPU"):
+        local_device("cuda:0")
+
+
+def gradients(world: World) -> list[torch.Tensor]:
+    """Of one global batch of 16, with the running statistics of batch normalisation."""
+    torch.manual_seed(0)
+    model = wrap(build("resnet20"), world).eval()
+    data = load("synthetic")
+    x = share(data.train_images[:16].float() / 255, world)
+    nn.functional.cross_entropy(model(x), share(data.train_labels[:16], world)).backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def test_gradients_equal_those_of_one_process(tmp_path: Path) -> None:
+    script = f"""
+import torch
+from tests.test_distributed import gradients
+from cifar_resnet.distributed import join
+torch.set_num_threads(1)
+with join("cpu") as world:
+    torch.save(gradients(world), f"{tmp_path}/{{world.rank}}.pt")
+"""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    root = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([*TORCHRUN, str(path)], check=True, env=environment, capture_output=True)
+    expected = gradients(World())
+    assert len(expected) > 50
+    for rank in (0, 1):
+        for ours, alone in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
+            torch.testing.assert_close(ours, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_job_of_two_leaves_one_record_and_counts_every_image(tmp_path: Path) -> None:
+    command = [*TORCHRUN, *TRAIN, "--epochs", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    assert "2 processes" in done.stderr
+    record = read_record(tmp_path / "record.json")
+    assert record.hardware.processes == 2
+    assert sum(map(sum, record.metrics.confusion)) == 256
+    assert 0 < record.history[0].train_accuracy < 1
+
+
+def test_a_job_whose_process_dies_ends_and_resumes(tmp_path: Path) -> None:
+    long = [*TORCHRUN, *TRAIN, "--set", "epochs=200", "--out", str(tmp_path)]
+    job = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    checkpoint = tmp_path / "checkpoint.pt"
+    end = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert time.monotonic() < end
+        assert job.poll() is None
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "SIGKILL" in output
+    assert checkpoint.exists()
+    assert not (tmp_path / "record.json").exists()
+
+    again = subprocess.Popen(
+        [*long, "--resume"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert again.stderr
+    epochs = (line for line in again.stderr if line.startswith("epoch"))
+    first = next(epochs)
+    os.killpg(again.pid, signal.SIGKILL)
+    again.wait()
+    again.stderr.close()
+    assert int(first.split()[1].split("/")[0]) > 1
+
+
+def test_a_batch_that_cannot_be_shared_is_named(tmp_path: Path, monkeypatch) -> None:
+    from cifar_resnet.hardware import Hardware
+    from cifar_resnet.recipe import get_recipe
+    from cifar_resnet.run import fit
+
+    cpu = Hardware("cpu", "test", 1, "fp32", channels_last=True, compile=False)
+    with pytest.raises(InputError, match="no multiple of 3 processes"):
+        fit(get_recipe("smoke"), load("synthetic"), cpu, out=tmp_path, world=World(0, 3))
+
+
+def test_alone_there_is_no_process_group() -> None:
+    with join("cpu") as world:
+        assert (world.size, world.leads) == (1, True)
+        assert not torch.distributed.is_initialized()
