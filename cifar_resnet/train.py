@@ -112,12 +112,11 @@ def train_epoch(
     """
     device = images.device
     display = display or Silent()
-    generator = torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
-    noise = generator  # one stream for order and augmentation, but each process's images differ
+    number = seed * 1_000_003 + epoch
+    generator = torch.Generator(device).manual_seed(number)
+    noise = generator  # processes share the order of the images, not the augmentation
     if not world.leads:
-        noise = torch.Generator(device).manual_seed(
-            (seed * 1_000_003 + epoch) * 65_537 + world.rank
-        )
+        noise = torch.Generator(device).manual_seed(number * 65_537 + world.rank)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
     # Sums stay on the device; reading them once an epoch is the only synchronisation.

@@ -1,0 +1,97 @@
+"""The run records behind the site's numbers: read, checked, and grouped by recipe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+
+from mkdocs.exceptions import PluginError
+from torchvision.datasets import CIFAR10
+
+from cifar_resnet.errors import InputError
+from cifar_resnet.recipe import RECIPES, Recipe, changes
+from cifar_resnet.record import Record, read_record
+from cifar_resnet.results import FOLDERS
+
+_MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe that differ in their seeds only (and in where they ran)."""
+
+    recipe: Recipe
+    runs: tuple[Record, ...]
+
+    @cached_property
+    def label(self) -> str:
+        """What tells this group from the others, in words."""
+        return f"{self.recipe.name}，{self.recipe.epochs} 轮"
+
+    def spread(self, value: Callable[[Record], float]) -> tuple[float, float | None]:
+        """Mean and sample standard deviation over the runs; no deviation for a single run."""
+        values = [value(run) for run in self.runs]
+        return mean(values), stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """What ``results/`` holds: test runs by recipe, best first, and runs on held-out images."""
+
+    groups: tuple[Group, ...]
+    tuning: tuple[Record, ...]
+
+    def published(self, name: str) -> Group | None:
+        """The runs of a named recipe as the package has it now; None while there are none."""
+        if name not in RECIPES:
+            raise PluginError(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}")
+        recipe = RECIPES[name]()
+        return next((group for group in self.groups if group.recipe == recipe), None)
+
+
+def read_results(folder: Path) -> Results:
+    """Read ``runs/*.json`` and ``tuning/*.json``; a wrong one fails the build.
+
+    Runs with a changed recipe or another network belong to a comparison, not to the groups;
+    fewer epochs alone do not make a comparison, since every label names them.
+    """
+    groups: dict[Recipe, list[Record]] = {}
+    for run in _read(folder, "test"):
+        if not differences(run.recipe) and run.recipe.network == "resnet18":
+            groups.setdefault(run.recipe, []).append(run)
+    ordered = [
+        Group(recipe, tuple(sorted(runs, key=lambda run: run.seed)))
+        for recipe, runs in groups.items()
+    ]
+    ordered.sort(key=lambda group: -group.spread(lambda run: run.metrics.accuracy)[0])
+    return Results(tuple(ordered), _read(folder, "val"))
+
+
+def differences(recipe: Recipe) -> list[str]:
+    """Fields in which a recipe differs from the packaged one of its name, epochs left out."""
+    return [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in changes(recipe).items()
+        if name != "epochs"
+    ]
+
+
+def _read(folder: Path, split: str) -> tuple[Record, ...]:
+    return tuple(_checked(path, split) for path in sorted((folder / FOLDERS[split]).glob("*.json")))
+
+
+def _checked(path: Path, split: str) -> Record:
+    try:
+        record = read_record(path)
+    except InputError as error:
+        raise PluginError(str(error)) from error
+    for wrong, why in (
+        (record.data.name != "cifar10", f"its data set is {record.data.name}, not cifar10"),
+        (record.data.md5 != _MD5, "its data set's MD5s are not CIFAR-10's"),
+        (record.data.eval_split != split, f"its split is not {split!r}"),
+        (record.id != path.stem, f"its id is {record.id}, not the file's name"),
+    ):
+        if wrong:
+            raise PluginError(f"record {path} cannot be shown: {why}")
+    return record

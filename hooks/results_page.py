@@ -1,0 +1,299 @@
+"""The parts of the results page, each drawn from the run records alone."""
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from statistics import mean
+
+from charts import (
+    Axis,
+    Line,
+    Panel,
+    bar_chart,
+    calibration_chart,
+    figure,
+    heat_map,
+    line_chart,
+    table,
+)
+from records import Group, Results, differences
+from wording import CLASSES, PENDING, date, device, duration, percent
+
+from cifar_resnet.data import CLASSES as ENGLISH
+from cifar_resnet.record import Epoch, Record
+
+RECORDS = "records"
+_CURVES = (("train", "训练"), ("eval", "测试"))
+
+
+def headline(results: Results) -> str:
+    """One card a recipe: test accuracy after the last epoch, and what it took."""
+    if not results.groups:
+        return _pending("还没有完成的训练")
+    return f'<div class="cards">{"".join(map(_card, results.groups))}</div>'
+
+
+def _card(group: Group) -> str:
+    n = len(group.runs)
+    seeds = "、".join(str(run.seed) for run in group.runs)
+    spread = f"{n} 次运行的均值 ± 样本标准差" if n > 1 else "单次运行"
+    devices = dict.fromkeys(
+        device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
+    )
+    times = mean(run.train_seconds for run in group.runs)
+    accuracy = percent(*group.spread(lambda run: run.metrics.accuracy))
+    lines = (
+        f"测试集准确率，{spread}（种子 {seeds}）",
+        f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，{'；'.join(devices)}",
+    )
+    return (
+        f'<div class="card"><p class="card-title">{escape(group.label)}</p>'
+        f'<p class="card-number">{accuracy}</p>'
+        + "".join(f"<p>{escape(line)}</p>" for line in lines)
+        + "</div>"
+    )
+
+
+def learning_curves(results: Results) -> str:
+    """Loss and accuracy by epoch, one line a run."""
+    return _each_group(results, _curves)
+
+
+def _curves(group: Group) -> str:
+    epochs = Axis("轮次", 0, group.recipe.epochs)
+    panels = []
+    for title, field in (("损失（nat）", "loss"), ("准确率", "accuracy")):
+        lines = [
+            Line(style, [(e.epoch, getattr(e, f"{style}_{field}")) for e in run.history])
+            for style, _ in _CURVES
+            for run in group.runs
+        ]
+        values = [y for line in lines for _, y in line.points]
+        axis = (
+            Axis(title, 0, math.ceil(max(values) * 2) / 2)
+            if field == "loss"
+            else Axis(title, math.floor(min(values) * 10) / 10, 1, "{:.0%}".format)
+        )
+        last = {
+            style: lines[index * len(group.runs)].points[-1][1]
+            for index, (style, _) in enumerate(_CURVES)
+        }
+        written = "{:.3f}" if field == "loss" else "{:.2%}"
+        told = "，".join(f"{name}到 {written.format(last[style])}" for style, name in _CURVES)
+        description = f"{title}随轮次的变化：最后{told}。"
+        panels.append(Panel(title, line_chart(description, epochs, axis, lines)))
+    head = ("轮次", "学习率", "训练损失", "测试损失", "训练准确率", "测试准确率")
+    rows = [_epoch_row(epoch) for epoch in zip(*(run.history for run in group.runs), strict=True)]
+    averaged = f"；表中是 {len(group.runs)} 次运行的均值" if len(group.runs) > 1 else ""
+    return figure(
+        "训练损失带标签平滑，在增强后的图片上边训练边累计；测试损失不带平滑，每轮结束后在原图上算一次，"
+        f"两条线不能直接比高低{averaged}。",
+        panels,
+        table(head, rows),
+        legend=_CURVES,
+    )
+
+
+def _epoch_row(epochs: Sequence[Epoch]) -> list[str]:
+    def average(field: str) -> float:
+        return float(mean(getattr(epoch, field) for epoch in epochs))
+
+    return [
+        str(epochs[0].epoch),
+        f"{average('learning_rate'):.4g}",
+        f"{average('train_loss'):.3f}",
+        f"{average('eval_loss'):.3f}",
+        percent(average("train_accuracy")),
+        percent(average("eval_accuracy")),
+    ]
+
+
+def _confusion(group: Group) -> list[list[int]]:
+    """Counts of all runs together."""
+    matrices = [run.metrics.confusion for run in group.runs]
+    return [
+        [sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)
+    ]
+
+
+def confusion_matrix(results: Results) -> str:
+    """What each class is taken for, in percent of its images."""
+    return _each_group(results, _matrix)
+
+
+def _matrix(group: Group) -> str:
+    counts = _confusion(group)
+    shares = [[count / sum(row) for count in row] for row in counts]
+    worst = _mistakes(group)[0]
+    description = (
+        "混淆矩阵，行是真实类别，列是预测类别。对角线是判对的比例；"
+        f"对角线外最大的一格是{CLASSES[worst[0]]}被认成{CLASSES[worst[1]]}，占 {worst[2]:.1%}。"
+    )
+    rows = [[CLASSES[i], *map(str, row)] for i, row in enumerate(counts)]
+    return figure(
+        "每一行是一个真实类别，格中的数是这一类图片里被判为各列的百分比。"
+        "判对与判错各用一种颜色，深浅分开计，否则判错的格子几乎看不见。",
+        [Panel("每一类图片被认成了什么（%）", heat_map(description, CLASSES, shares))],
+        table(("真实＼预测（张）", *CLASSES), rows),
+        wide=True,
+    )
+
+
+def per_class(results: Results) -> str:
+    """Accuracy of each class."""
+    return _each_group(results, _classes)
+
+
+def _classes(group: Group) -> str:
+    indices = range(len(CLASSES))
+    spreads = [_class_accuracy(group, i) for i in indices]
+    order = sorted(indices, key=lambda i: -spreads[i][0])
+    bars = [(CLASSES[i], spreads[i][0], f"{spreads[i][0]:.1%}") for i in order]
+    (best, _, high), (worst, _, low) = bars[0], bars[-1]
+    description = f"各类别的准确率，从高到低：最高是{best} {high}，最低是{worst} {low}。"
+    rows = [[CLASSES[i], ENGLISH[i], percent(*spreads[i])] for i in order]
+    return figure(
+        "各类别的测试集准确率，从高到低排列。",
+        [Panel("各类别的准确率", bar_chart(description, bars))],
+        table(("类别", "英文名", "准确率"), rows),
+        wide=True,
+    )
+
+
+def _class_accuracy(group: Group, index: int) -> tuple[float, float | None]:
+    return group.spread(lambda run: run.metrics.per_class_accuracy[index])
+
+
+def calibration(results: Results) -> str:
+    """Accuracy over confidence, with the expected calibration error."""
+    return _each_group(results, _calibration)
+
+
+def _calibration(group: Group) -> str:
+    bins = []
+    for parts in zip(*(run.metrics.calibration for run in group.runs), strict=True):
+        count = sum(part[0] for part in parts)
+        bins.append((count, *(sum(p[0] * p[k] for p in parts) / (count or 1) for k in (1, 2))))
+    error = percent(*group.spread(lambda run: run.metrics.calibration_error))
+    leaning = sum(count * (accuracy - confidence) for count, confidence, accuracy in bins)
+    words = "偏保守：实际准确率高于置信度" if leaning > 0 else "偏自信：实际准确率低于置信度"
+    rows = [
+        [f"{i / len(bins):.0%} 至 {(i + 1) / len(bins):.0%}", str(count)]
+        + ([f"{confidence:.1%}", f"{accuracy:.1%}"] if count else ["", ""])
+        for i, (count, confidence, accuracy) in enumerate(bins)
+    ]
+    return figure(
+        f"期望校准误差（ECE）{error}，总体{words}。蓝柱是各置信度区间里的实际准确率，"
+        "橙色横线是平均置信度；落在虚线上就是完全校准。",
+        [Panel("准确率", calibration_chart(f"可靠性图：期望校准误差 {error}，{words}。", bins))],
+        table(("置信度", "图片数", "平均置信度", "准确率"), rows),
+        wide=True,
+    )
+
+
+def confusions(results: Results) -> str:
+    """The most frequent mistakes, in words."""
+    return _each_group(results, _words)
+
+
+def _mistakes(group: Group) -> list[tuple[int, int, float]]:
+    """True class, predicted class and share of the true class, most frequent first."""
+    counts = _confusion(group)
+    pairs = [
+        (i, j, count / sum(row))
+        for i, row in enumerate(counts)
+        for j, count in enumerate(row)
+        if i != j
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def _words(group: Group) -> str:
+    lines = (
+        f"<li>{CLASSES[i]}被认成{CLASSES[j]}：占全部{CLASSES[i]}图片的 {share:.1%}。</li>"
+        for i, j, share in _mistakes(group)[:5]
+    )
+    return f"<ol>{''.join(lines)}</ol>"
+
+
+def tuning(results: Results) -> str:
+    """Single runs on the held-out images, by accuracy."""
+    if not results.tuning:
+        return _pending("还没有在留出集上的试验")
+    head = ("配方", "改动", "轮数", "留出集准确率", "留出集损失", "种子", "日期（UTC）", "记录")
+    runs = sorted(results.tuning, key=lambda run: -run.metrics.accuracy)
+    return _markdown_table(
+        head,
+        [
+            [
+                f"`{run.recipe.name}`",
+                "<br>".join(f"`{difference}`" for difference in differences(run.recipe)) or "无",
+                str(run.recipe.epochs),
+                percent(run.metrics.accuracy),
+                f"{run.metrics.loss:.3f}",
+                str(run.seed),
+                date(run.finished),
+                _link(run),
+            ]
+            for run in runs
+        ],
+    )
+
+
+def provenance(results: Results) -> str:
+    """Where each published number comes from, one card a run."""
+    cards = [_origin(group, run) for group in results.groups for run in group.runs]
+    if not cards:
+        return _pending("还没有实验记录")
+    return f'<div class="runs" markdown="1">\n\n{"".join(cards)}</div>'
+
+
+def _origin(group: Group, run: Record) -> str:
+    hardware = run.hardware
+    parts = f"（分 {run.sessions} 段）" if run.sessions > 1 else ""
+    facts = {
+        "准确率": percent(run.metrics.accuracy),
+        "代码提交": _commit(run),
+        "设备": device(hardware.device, hardware.name, hardware.threads),
+        "精度": hardware.precision + ("，torch.compile" if hardware.compile else ""),
+        "torch": run.software.torch,
+        "完成日期": f"{date(run.finished)}（UTC）",
+        "训练用时": duration(run.train_seconds) + parts,
+        "速度": f"{run.images_per_second:,.0f} 张/秒",
+        "实验记录": _link(run),
+    }
+    terms = "".join(f"{term}\n:   {fact}\n\n" for term, fact in facts.items())
+    return (
+        f'<div class="card" markdown="1">\n<p class="card-title">{escape(group.label)}，'
+        f"种子 {run.seed}</p>\n\n{terms}</div>\n\n"
+    )
+
+
+def _commit(run: Record) -> str:
+    if run.software.commit is None:
+        return f"源码 `{run.software.source_sha256[:10]}`（不在 git 中）"
+    state = "工作区干净" if run.software.clean else "另有未提交的改动"
+    return f"`{run.software.commit[:10]}`（{state}）"
+
+
+def _link(run: Record) -> str:
+    return f"[JSON]({RECORDS}/{run.id}.json)"
+
+
+def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
+    """One group's drawing as it is; several as tabs that switch together."""
+    if not results.groups:
+        return _pending("还没有完成的训练")
+    if len(results.groups) == 1:
+        return draw(results.groups[0])
+    return "\n\n".join(f'=== "{group.label}"\n\n    {draw(group)}' for group in results.groups)
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, so that MkDocs checks its links."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _pending(why: str) -> str:
+    return f'<p class="pending-box">{PENDING} {why}；有了实验记录，这里会自动补上。</p>'

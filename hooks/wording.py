@@ -1,0 +1,45 @@
+"""How values are written for Chinese readers."""
+
+from datetime import UTC, datetime
+
+PENDING = '<span class="pending">待训练</span>'
+CLASSES = ("飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车")
+
+
+def percent(share: float, deviation: float | None = None) -> str:
+    """A share as a percentage with two decimals, with its standard deviation if there is one.
+
+    >>> percent(0.93125), percent(0.9312, 0.001)
+    ('93.12%', '93.12% ± 0.10%')
+    """
+    return f"{share:.2%}" if deviation is None else f"{share:.2%} ± {deviation:.2%}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes, or seconds.
+
+    >>> duration(8460), duration(600), duration(42)
+    ('2 小时 21 分', '10 分', '42 秒')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} 秒"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} 小时 {minutes} 分" if hours else f"{minutes} 分"
+
+
+def date(iso: str) -> str:
+    """The UTC date of an ISO time.
+
+    >>> date("2026-03-01T23:30:00-02:00")
+    '2026-03-02'
+    """
+    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def device(kind: str, name: str, threads: int) -> str:
+    """A processor in words.
+
+    >>> device("cpu", "AMD EPYC", 2), device("cuda", "NVIDIA H200", 8)
+    ('CPU（AMD EPYC，2 线程）', 'GPU（NVIDIA H200）')
+    """
+    return f"CPU（{name}，{threads} 线程）" if kind == "cpu" else f"GPU（{name}）"

@@ -1,0 +1,112 @@
+"""Building the site, or a small one with the same settings, in a temporary folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torchvision.datasets import CIFAR10
+
+from cifar_resnet.evaluate import CALIBRATION_BINS, Metrics
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.recipe import Recipe, changes, learning_rate
+from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software
+
+ROOT = Path(__file__).resolve().parent.parent
+MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+
+
+def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") -> Record:
+    """A record that passes for one of CIFAR-10; for temporary folders only."""
+    images = {"test": 10000, "val": 5000}[split]
+    each = images // 10
+    right = round(each * accuracy)
+    confusion = tuple(
+        tuple(right if i == j else each - right if j == (i + 1) % 10 else 0 for j in range(10))
+        for i in range(10)
+    )
+    empty = ((0, 0.0, 0.0),) * (CALIBRATION_BINS - 1)
+    return Record(
+        schema=SCHEMA,
+        id=f"{recipe.name}-cifar10-{split}-seed{seed}-20260101T000000Z",
+        recipe=recipe,
+        changes=changes(recipe),
+        seed=seed,
+        data=DataInfo("cifar10", MD5, 50000, split, images),
+        software=replace(software(), commit="0" * 40, clean=True),
+        hardware=Hardware("cpu", "test", 2, "fp32", channels_last=True, compile=False),
+        started="2026-01-01T00:00:00+00:00",
+        finished="2026-01-01T02:00:00+00:00",
+        sessions=1,
+        train_seconds=7200.0,
+        images_per_second=100.0,
+        history=tuple(
+            Epoch(e, learning_rate(recipe, e), 2 / e, accuracy * 0.9, 1.5 / e, accuracy, 450.0)
+            for e in range(1, recipe.epochs + 1)
+        ),
+        metrics=Metrics(
+            accuracy=accuracy,
+            loss=0.3,
+            per_class_accuracy=(accuracy,) * 10,
+            confusion=confusion,
+            calibration_error=0.02,
+            calibration=(*empty, (images, accuracy - 0.02, accuracy)),
+        ),
+        weights_sha256="0" * 64,
+        fingerprint={},
+    )
+
+
+def tree(folder: Path) -> Path:
+    """A copy of what a build reads, so that a test may change it; code is only linked."""
+    for name in ("cifar_resnet", "hooks", "overrides"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copytree(ROOT / "results", folder / "results")
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    return folder
+
+
+def small(folder: Path, pages: dict[str, str]) -> Path:
+    """A site of the given pages with the settings of the real one."""
+    tree(folder)
+    shutil.rmtree(folder / "docs")
+    for name, text in pages.items():
+        path = folder / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (folder / "mkdocs.yml").rename(folder / "base.yml")
+    (folder / "mkdocs.yml").write_text(f"INHERIT: base.yml\nnav: {json.dumps(list(pages))}\n")
+    return folder
+
+
+def notebook(cells: Sequence[tuple[str, str]]) -> str:
+    """A notebook of (kind, source) cells, as JSON."""
+    return json.dumps(
+        {
+            "nbformat": 4,
+            "nbformat_minor": 5,
+            "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+            "cells": [
+                {"id": f"cell{index}", "cell_type": kind, "metadata": {}, "source": source}
+                | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+                for index, (kind, source) in enumerate(cells)
+            ],
+        }
+    )
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """``mkdocs build --strict`` into ``folder/site``."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )

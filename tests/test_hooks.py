@@ -1,0 +1,190 @@
+"""What the site's build adds: numbers from records, formulas, notebooks; and what stops it."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from charts import Axis
+from figures import figure
+from layers import layer_table, measure
+from macros import ON_RESULTS, expand
+from mkdocs.exceptions import PluginError
+from records import Results, read_results
+
+from cifar_resnet.recipe import get_recipe
+from cifar_resnet.record import Record, write_record
+from cifar_resnet.results import FOLDERS
+from tests.site_build import ROOT, build, invented, notebook, small
+
+NOTES_CPU = get_recipe("notes-cpu")
+NOTHING = Results((), ())
+
+
+def publish(folder: Path, *records: Record) -> Path:
+    """Write records where the site looks for them."""
+    for record in records:
+        write_record(record, folder / FOLDERS[record.data.eval_split] / f"{record.id}.json")
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(set(ON_RESULTS) - {"accuracy"}))
+def test_without_records_everything_is_pending(name: str) -> None:
+    shown = expand(f"{{{{ {name}() }}}}", NOTHING)
+    assert "待训练" in shown
+    assert not re.search(r"\d", shown)
+
+
+def test_accuracy_is_pending_without_runs_of_just_that_recipe(tmp_path: Path) -> None:
+    other = invented(get_recipe("notes-cpu", learning_rate=0.2), 0, 0.93)
+    for results in (NOTHING, read_results(publish(tmp_path, other))):
+        assert "待训练" in expand('{{ accuracy("notes-cpu") }}', results)
+
+
+def test_one_run_is_shown_as_it_is(tmp_path: Path) -> None:
+    results = read_results(publish(tmp_path, invented(NOTES_CPU, 0, 0.9312)))
+    assert expand('到 {{ accuracy("notes-cpu") }}。', results) == "到 <span>93.12%</span>。"
+    assert "±" not in expand("{{ headline() }}", results)
+
+
+def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
+    runs = [invented(NOTES_CPU, seed, accuracy) for seed, accuracy in enumerate((0.93, 0.95))]
+    results = read_results(publish(tmp_path, *runs))
+    assert "94.00% ± 1.41%" in expand('{{ accuracy("notes-cpu") }}', results)
+    assert "2 次运行" in expand("{{ headline() }}", results)
+
+
+def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:
+    tried = invented(get_recipe("notes-cpu", learning_rate=0.2), 0, 0.91, "val")
+    results = read_results(publish(tmp_path, tried))
+    table = expand("{{ tuning() }}", results)
+    assert "learning_rate=0.2" in table
+    assert "91.00%" in table
+    assert "91.00%" not in expand("{{ headline() }} {{ provenance() }}", results)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"name": "synthetic", "md5": {}}, "synthetic"),
+        ({"md5": {}}, "MD5"),
+        ({"eval_split": "val"}, "split"),
+    ],
+)
+def test_records_that_are_no_results_are_refused(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    record = invented(NOTES_CPU, 0, 0.93)
+    data = replace(record.data, **change)  # type: ignore[arg-type]
+    write_record(replace(record, data=data), tmp_path / "runs" / f"{record.id}.json")
+    with pytest.raises(PluginError, match=why):
+        read_results(tmp_path)
+
+
+def test_an_edited_record_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, invented(NOTES_CPU, 0, 0.93))
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(path.read_text().replace('"accuracy": 0.93', '"accuracy": 0.99'))
+    with pytest.raises(PluginError, match="checksum"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "call", ["{{ acuracy('notes') }}", "{{ accuracy('nots') }}", "{{ accuracy() }}",
+             "{{ figure('nothing') }}", "{{ figure(nothing) }}"],
+)  # fmt: skip
+def test_a_wrong_macro_fails(call: str) -> None:
+    with pytest.raises(PluginError):
+        expand(call, NOTHING)
+
+
+def test_other_braces_stay() -> None:
+    text = r"$\frac{{a}}{b}$ @article{key, title = {{ResNet}}}"
+    assert expand(text, NOTHING) == text
+
+
+def test_macros_are_single_lines() -> None:
+    """So that they may stand in lists and boxes."""
+    for shown in (figure("lr_schedule"), figure("augmentations"), layer_table()):
+        assert "\n" not in shown
+
+
+def test_smoothed_target_comes_from_the_loss() -> None:
+    shown = figure("label_smoothing")
+    assert "猫 0.91，其余各类 0.01" in shown
+    assert "猫 1.00，其余各类 0.00" in shown
+
+
+def test_layers_are_those_of_the_model() -> None:
+    from cifar_resnet.model import get_cifar_resnet
+
+    layers = measure(get_cifar_resnet())
+    assert sum(layer.parameters for layer in layers.values()) == 11_173_962
+    assert [layers[f"layer{i}"].shape[1] for i in (1, 2, 3, 4)] == [32, 16, 8, 4]
+    # By hand: 3 after the stem, then per stage 4, 8 or 16 pixels wider for each 3x3.
+    assert [layers[f"layer{i}"].field for i in (1, 2, 3, 4)] == [11, 25, 53, 109]
+    assert layers["conv1"].multiply_adds == 3 * 3 * 3 * 64 * 32 * 32
+
+
+@pytest.mark.parametrize(
+    ("axis", "ticks"),
+    [(Axis("", 0, 200), [0, 50, 100, 150, 200]), (Axis("", 0.4, 1), [0.4, 0.6, 0.8, 1.0])],
+)
+def test_ticks_are_round(axis: Axis, ticks: list[float]) -> None:
+    assert axis.ticks() == ticks
+
+
+def test_npm_lock_pins_by_hash_and_names_no_mirror() -> None:
+    lock = json.loads((ROOT / "hooks/web/package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert all(package["integrity"].startswith("sha512-") for package in packages)
+    assert not any("resolved" in package for package in packages)
+
+
+@pytest.mark.parametrize(
+    ("pages", "why"),
+    [
+        ({"index.md": '```python\n--8<-- "cifar_resnet/model.py:gone"\n```'}, "gone"),
+        ({"index.md": "[away](gone.md) [below](#nowhere)"}, "(?s)gone.md.*#nowhere"),
+        ({"index.md": r"$\frac{1$"}, "frac"),
+        ({"index.md": "# x", "n.ipynb": notebook([("code", "raise ValueError('cell')")])}, "cell"),
+    ],
+    ids=["section", "links", "formula", "cell"],
+)
+def test_what_is_broken_fails_the_build(tmp_path: Path, pages: dict[str, str], why: str) -> None:
+    done = build(small(tmp_path, pages))
+    assert done.returncode != 0
+    assert re.search(why, done.stderr + done.stdout)
+
+
+def test_a_broken_record_fails_the_build(tmp_path: Path) -> None:
+    folder = small(tmp_path, {"index.md": "# x"})
+    (folder / "results" / "runs").mkdir(exist_ok=True)
+    (folder / "results" / "runs" / "broken.json").write_text("{}")
+    done = build(folder)
+    assert done.returncode != 0
+    assert "broken.json" in done.stderr + done.stdout
+
+
+def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
+    cells = [
+        ("markdown", "# 题目\n\n公式 $a<b$，[回去](index.md)。\n\n## 中文 小节"),
+        ("code", "from cifar_resnet.recipe import get_recipe\nprint('<', 6 * 7)\nprint('&')"),
+        ("code", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"),
+    ]
+    folder = small(tmp_path, {"index.md": "# x", "n.ipynb": notebook(cells), "code.py": "1 / 0"})
+    nav = (folder / "mkdocs.yml").read_text().replace(', "code.py"', "")
+    (folder / "mkdocs.yml").write_text(nav)
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    page = (folder / "site" / "n" / "index.html").read_text(encoding="utf-8")
+    assert 'id="中文-小节"' in page
+    assert '<a href="../">回去</a>' in page
+    assert "<math" in page
+    assert "&lt; 42\n&amp;\n" in re.sub("<[^>]+>", "", page)
+    assert "data:image/png" in page
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="(https?:)?//(?!cifar-resnet\.)', page)
+    assert len(re.sub(r"data:image/png;base64,[^\"]*", "", page)) < 60_000
+    assert (folder / "site" / "n" / "n.ipynb").exists()
+    assert not (folder / "site" / "code" / "index.html").exists()

@@ -1,0 +1,228 @@
+"""The built site in a real browser, served from a sub-path, on every page, light and dark.
+
+Without Chromium these tests are skipped; with ``REQUIRE_BROWSER=1`` they fail instead.
+"""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from cifar_resnet.recipe import get_recipe
+from cifar_resnet.record import write_record
+from tests.site_build import ROOT, build, invented, tree
+
+PREFIX = "/cifar-resnet/"
+SCHEMES = ("light", "dark")
+PAGES = sorted(
+    path.relative_to(ROOT / "docs").with_suffix("").as_posix().removesuffix("index")
+    for pattern in ("*.md", "*.ipynb")
+    for path in (ROOT / "docs").rglob(pattern)
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real pages, with two invented runs beside the published ones."""
+    folder = tree(tmp_path_factory.mktemp("site"))
+    for seed in (7, 8):
+        record = invented(get_recipe("notes-cpu"), seed, 0.93)
+        write_record(record, folder / "results" / "runs" / f"{record.id}.json")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder under `PREFIX` and nothing else."""
+
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(
+            path.removeprefix(PREFIX[:-1]) if path.startswith(PREFIX) else "/nowhere"
+        )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    handler = functools.partial(Handler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail("REQUIRE_BROWSER=1, but there is no chromium on PATH")
+        pytest.skip("needs a browser: install Debian's package chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator["functools.partial[Page]"]:
+    """Opens a page and, at the end, fails for anything that went wrong on it."""
+    contexts, problems = [], []
+
+    def opened(path: str, scheme: str = "light", width: int = 1440) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,  # type: ignore[arg-type]
+        )
+        contexts.append(context)
+        # The theme draws diagrams into closed shadow roots, which a test cannot look into.
+        context.add_init_script(
+            "const attach = Element.prototype.attachShadow;"
+            "Element.prototype.attachShadow = function () "
+            "{ return attach.call(this, { mode: 'open' }); };"
+        )
+        page = context.new_page()
+        page.set_default_timeout(120_000)  # the machine may be busy
+        page.on("console", lambda m: m.type == "error" and problems.append(m.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda r: _failed(r) and problems.append(f"failed: {r.url}"))
+        page.on("response", lambda r: r.status >= 400 and problems.append(f"{r.status}: {r.url}"))
+        page.on("request", lambda r: _foreign(r.url) and problems.append(f"foreign: {r.url}"))
+        page.goto(address + path, wait_until="networkidle")
+        return page
+
+    yield opened  # type: ignore[misc]
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _failed(request: Request) -> bool:
+    """A page that is left breaks its own requests off, which is no failure."""
+    return request.failure != "net::ERR_ABORTED"
+
+
+def _foreign(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
+
+
+def _path(name: str) -> str:
+    return f"{name}/" if name else ""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page(_path(name), scheme)
+    source = (site / name / "index.html").read_text(encoding="utf-8")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    assert page.locator("h1").count() == 1
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    lightness = sum(int(part) for part in background[4:-1].split(",")[:3])
+    assert (lightness > 600) == (scheme == "light")
+
+    formulas = page.locator(".arithmatex")
+    assert formulas.count() == page.locator(".arithmatex .katex-html").count()
+    assert formulas.count() == page.locator(".arithmatex math").count()
+    assert "{{ " not in page.locator("article").inner_text()
+
+    diagrams = source.count('<pre class="mermaid">')
+    if diagrams:
+        page.wait_for_function(
+            "n => [...document.querySelectorAll('div.mermaid')]"
+            ".filter(e => e.shadowRoot?.querySelector('svg')).length === n",
+            arg=diagrams,
+        )
+    else:
+        assert "vendor/mermaid" not in str(
+            page.evaluate("performance.getEntries().map(e => e.name)")
+        )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page(_path(name), width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_some_page_has_formulas_and_some_a_diagram(site: Path) -> None:
+    sources = [path.read_text(encoding="utf-8") for path in site.rglob("index.html")]
+    assert any('class="katex"' in source for source in sources)
+    assert any('<pre class="mermaid">' in source for source in sources)
+
+
+def test_colour_switch_goes_round(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("")
+    seen = []
+    for _ in range(3):
+        page.locator("form[data-md-component=palette] label:not([hidden])").click()
+        seen.append(page.locator("body").get_attribute("data-md-color-scheme"))
+    assert seen == ["default", "slate", "default"]
+
+
+def test_menu_opens_on_a_phone(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("", width=390)
+    link = page.locator(".md-nav--primary a[href$='results/']").first
+    assert not link.is_visible() or link.bounding_box()["x"] < 0
+    page.locator("label.md-header__button[for=__drawer]").click()
+    page.wait_for_timeout(400)
+    link.click()
+    page.wait_for_url("**/results/")
+
+
+def test_code_can_be_copied(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("model/")
+    assert page.locator("article .md-code__button[data-md-type=copy]").count() > 0
+
+
+@pytest.mark.parametrize(
+    ("query", "target"),
+    [("残差块", "residual-block/"), ("余弦退火", "training/"), ("混淆矩阵", "results/")],
+)
+def test_search_understands_chinese(open_page, query: str, target: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("")
+    page.locator("input.md-search__input").click()
+    expect(page.locator(".md-search-result__meta")).not_to_contain_text("正在初始化")
+    page.keyboard.type(query)
+    page.keyboard.press("End")  # inserted text alone raises no key event
+    page.locator(f".md-search-result__link[href*='{target}']").first.wait_for()
+
+
+def test_results_link_to_their_records(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("results/")
+    links = page.locator(".runs a", has_text="JSON")
+    assert links.count() >= 2
+    for link in links.all():
+        answer = page.request.get(link.evaluate("element => element.href"))
+        assert answer.json()["data"]["name"] == "cifar10"
+
+
+def test_charts_speak(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("results/")
+    charts = page.locator("figure.chart")
+    assert charts.count() >= 4
+    for chart in charts.all():
+        assert chart.locator("details table").count() >= 1
+        for drawing in chart.locator(".panel svg").all():
+            assert len(drawing.get_attribute("aria-label") or "") > 10
