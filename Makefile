@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+OUT ?= runs
+BUDGET ?= 7m
+JOBS ?= 4
 # pip reads these itself, e.g. make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export PIP_INDEX_URL PIP_EXTRA_INDEX_URL
 ifeq ($(PIP_INDEX_URL),)
@@ -12,7 +15,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test lint format lock clean
+.PHONY: help install serve docs docs-update test check gpu-figures lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -38,6 +41,15 @@ test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data se
 
 docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 	$(BIN)/pytest tests/test_docs.py --update-examples
+
+check: $(STAMP)    ## fail if the code no longer stands behind a published record
+	$(BIN)/cifar-resnet results check
+
+# One piece of the GPU's work; run it again until `experiments status` shows nothing open.
+gpu-figures:       ## on a machine with a GPU: benchmark, then what is missing of the experiments
+	$(PYTHON) -m cifar_resnet bench --device cuda --out $(OUT)/bench
+	$(PYTHON) -m cifar_resnet experiments run notes surgery configuration degradation \
+	  --device cuda --budget $(BUDGET) --jobs $(JOBS) --out $(OUT)
 
 lint: $(STAMP)     ## style and types
 	$(BIN)/ruff check

@@ -5,6 +5,7 @@ held-out training images, by which something was chosen.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.recipe import Recipe, flatten, get_recipe
-from cifar_resnet.record import Record, read_record, write_record
+from cifar_resnet.record import Record, read_record, software, write_record
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 
 
 def add(run: Path, results: Path) -> Path:
     """Publish a finished run: copy its record into the results.
+
+    A run made where there was no git (a copy of the checkout on another machine, say) gets
+    the present commit, provided that the committed code is, byte for byte, the code that ran.
 
     Args:
         run: the run's folder, with ``record.json``.
@@ -39,6 +43,10 @@ def add(run: Path, results: Path) -> Path:
     """
     source = run / "record.json"
     record = read_record(source)
+    here = software()
+    if record.software.commit is None and here.source_sha256 == record.software.source_sha256:
+        known = replace(record.software, commit=here.commit, clean=here.clean)
+        record = replace(record, software=known)
     problem = _unpublishable(record)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")

@@ -74,6 +74,26 @@ def test_what_must_not_be_published_is_refused(
         add(tmp_path, tmp_path / "results")
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_run_without_git_gets_the_commit_of_the_same_code(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    copy = tmp_path / "record.json"
+    copy.write_text((run / "record.json").read_text())
+    software = json.loads(copy.read_text())["software"]
+    rewrite(copy, software=software | {"commit": None, "clean": None})
+    here = replace(results.software(), commit="c" * 40, clean=True)
+    if not same:
+        here = replace(here, source_sha256="f" * 64)
+    monkeypatch.setattr(results, "software", lambda: here)
+    if same:
+        published = results.read_record(add(tmp_path, tmp_path / "results"))
+        assert (published.software.commit, published.software.clean) == ("c" * 40, True)
+    else:
+        with pytest.raises(InputError, match="not committed"):
+            add(tmp_path, tmp_path / "results")
+
+
 def problems(results: Path, weights: Path) -> str:
     return "\n".join(check(results, weights))
 
