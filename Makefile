@@ -8,6 +8,7 @@ BUDGET ?= 7m
 JOBS ?= 4
 # pip reads these itself, e.g. make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export PIP_INDEX_URL PIP_EXTRA_INDEX_URL
+export NO_MKDOCS_2_WARNING := 1
 ifeq ($(PIP_INDEX_URL),)
 unexport PIP_INDEX_URL
 endif

@@ -54,3 +54,39 @@ def test_no_python_block_escapes() -> None:
         for text in (page.read_text() for page in PAGES)
     )
     assert fences == len(EXAMPLES) > 10
+
+
+FIGURE = re.compile(r"\d+(?:\.\d+)?\s?(?:%|个百分点|秒|分钟|小时|张/秒|img/s|images/s)")
+CODE_OR_MATH = re.compile(
+    r"^( *)(?:```|~~~).*?^\1(?:```|~~~) *$|\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL | re.MULTILINE
+)
+
+
+def typed_figures(markdown: str) -> list[str]:
+    """Accuracies, errors, times and speeds with no citation close by.
+
+    A figure is cited if a link to the references stands in its own paragraph, in one of the
+    two before it, or in the one after it (a table has its source above or below).
+    """
+    blocks = re.split(r"\n\s*\n", CODE_OR_MATH.sub("", markdown))
+    return [
+        figure
+        for index, block in enumerate(blocks)
+        if not any("references.md#" in near for near in blocks[max(0, index - 2) : index + 2])
+        for figure in FIGURE.findall(block)
+    ]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_measured_numbers_are_not_typed(page: Path) -> None:
+    assert typed_figures(page.read_text()) == []
+
+
+def test_a_typed_number_is_found() -> None:
+    cited = "见 [He 等，2015](references.md#he2015)：\n\n| 56 层 | 6.97% |\n| -- | -- |"
+    assert typed_figures(cited) == []
+    assert typed_figures(f"{cited}\n\n文字\n\n文字\n\n我们得到 95.3%，用了 70 分钟。") == [
+        "95.3%",
+        "70 分钟",
+    ]
+    assert typed_figures('准确率是 {{ accuracy("notes") }}。') == []

@@ -1,6 +1,7 @@
 """The guard: every change of meaning breaks the fingerprint, nothing else does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +15,17 @@ from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.recipe import Recipe, get_recipe
 
-RECIPE = get_recipe("notes-cpu")
+RECIPE = get_recipe("notes-cpu", network="resnet20")
 
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
     return fingerprint(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def recorded_resnet18() -> dict[str, Any]:
+    return fingerprint(replace(RECIPE, network="resnet18"))
 
 
 def test_it_repeats_and_leaves_the_random_state_alone(recorded: dict[str, Any]) -> None:
@@ -45,15 +51,6 @@ def test_a_missing_part_is_named(recorded: dict[str, Any], part: str) -> None:
     assert differences(rest, recorded) == [part]
 
 
-def changed_model(change: Callable[[nn.Module], object]) -> Callable[[str], nn.Module]:
-    def build(name: str) -> nn.Module:
-        model = get_cifar_resnet()
-        change(model)
-        return model
-
-    return build
-
-
 def sgd(**settings: Any) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]:
     def build(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         usual = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
@@ -77,30 +74,39 @@ def reflecting_crop(images: Tensor, padding: int, generator: torch.Generator) ->
     return windows[torch.arange(len(images)), :, top, left]
 
 
+def halve_no_more(model: nn.Module) -> None:
+    model.layer2[0].conv1.stride = (1, 1)
+    model.layer2[0].downsample[0].stride = (1, 1)
+
+
+def bias_on_conv1(model: nn.Module) -> None:
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1)
+
+
+def pooling_left_in(model: nn.Module) -> None:
+    model.maxpool = nn.MaxPool2d(3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [(halve_no_more, "logits"), (bias_on_conv1, "parameters"), (pooling_left_in, "logits")],
+)
+def test_a_changed_network_breaks_it(
+    recorded_resnet18: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[nn.Module], None],
+    part: str,
+) -> None:
+    def build(name: str) -> nn.Module:
+        model = get_cifar_resnet()
+        change(model)
+        return model
+
+    monkeypatch.setattr(module, "build", build)
+    assert part in differences(recorded_resnet18, fingerprint(replace(RECIPE, network="resnet18")))
+
+
 CHANGES: dict[str, tuple[Any, str, Any, str]] = {
-    "a stride": (
-        module,
-        "build",
-        changed_model(
-            lambda m: (
-                setattr(m.layer2[0].conv1, "stride", (1, 1))
-                or setattr(m.layer2[0].downsample[0], "stride", (1, 1))
-            )
-        ),
-        "logits",
-    ),
-    "bias on conv1": (
-        module,
-        "build",
-        changed_model(lambda m: setattr(m, "conv1", nn.Conv2d(3, 64, 3, padding=1))),
-        "parameters",
-    ),
-    "pooling left in": (
-        module,
-        "build",
-        changed_model(lambda m: setattr(m, "maxpool", nn.MaxPool2d(3, 2, 1))),
-        "logits",
-    ),
     "nesterov": (module, "make_optimizer", sgd(nesterov=True), "optimizer"),
     "momentum": (module, "make_optimizer", sgd(momentum=0.8), "optimizer"),
     "no decay for norms": (module, "make_optimizer", no_decay_for_norms, "optimizer"),
@@ -144,6 +150,7 @@ def test_a_change_of_meaning_breaks_it(
 def test_a_changed_field_breaks_more_than_the_field(
     recorded: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    changed = differences(recorded, fingerprint(get_recipe("notes-cpu", **change)))
+    recipe = get_recipe("notes-cpu", network="resnet20", **change)
+    changed = differences(recorded, fingerprint(recipe))
     assert "recipe" in changed
     assert len(changed) > 1

@@ -19,7 +19,7 @@ from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
 
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
-RECIPE = get_recipe("smoke", epochs=1, batch_size=16, warmup_epochs=0.0)
+RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
 
 
 @pytest.fixture(scope="module")
