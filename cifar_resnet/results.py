@@ -47,7 +47,7 @@ def add(run: Path, results: Path) -> Path:
     if record.software.commit is None and here.source_sha256 == record.software.source_sha256:
         known = replace(record.software, commit=here.commit, clean=here.clean)
         record = replace(record, software=known)
-    problem = _unpublishable(record)
+    problem = objection(record)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
     target = results / FOLDERS[record.data.eval_split] / f"{record.id}.json"
@@ -55,6 +55,25 @@ def add(run: Path, results: Path) -> Path:
         raise InputError(f"{target} is published already")
     write_record(record, target)
     return target
+
+
+def objection(record: Record) -> str | None:
+    """Why a record must not be published; None if nothing speaks against it.
+
+    Args:
+        record: any valid record.
+    """
+    from torchvision.datasets import CIFAR10
+
+    if record.data.name != "cifar10" or record.data.md5 != dict(
+        CIFAR10.train_list + CIFAR10.test_list
+    ):
+        return "it was not measured on the published CIFAR-10"
+    if record.data.eval_split not in FOLDERS:
+        return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
+    if not record.software.clean:
+        return "it was made by code that was not committed"
+    return None
 
 
 def check(results: Path, weights: Path) -> Iterator[str]:
@@ -87,7 +106,7 @@ def _problems(
 ) -> Iterator[str]:
     if path != path.parent.parent / FOLDERS[record.data.eval_split] / f"{record.id}.json":
         yield f"its id is {record.id!r} and its split {record.data.eval_split!r}; move it there"
-    problem = _unpublishable(record)
+    problem = objection(record)
     if problem:
         yield problem
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}" + "".join(
@@ -109,20 +128,6 @@ def _problems(
 def _changed_fields(old: Recipe, new: Recipe) -> list[str]:
     """Names of the fields in which two recipes differ."""
     return [name for name, value in flatten(old).items() if flatten(new)[name] != value]
-
-
-def _unpublishable(record: Record) -> str | None:
-    from torchvision.datasets import CIFAR10
-
-    if record.data.name != "cifar10" or record.data.md5 != dict(
-        CIFAR10.train_list + CIFAR10.test_list
-    ):
-        return "it was not measured on the published CIFAR-10"
-    if record.data.eval_split not in FOLDERS:
-        return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
-    if not record.software.clean:
-        return "it was made by code that was not committed"
-    return None
 
 
 def _weights_problems(weights: Path, records: dict[str, Record]) -> Iterator[str]:

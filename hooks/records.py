@@ -7,14 +7,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from mkdocs.exceptions import PluginError
-from torchvision.datasets import CIFAR10
 
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record
-from cifar_resnet.results import FOLDERS
-
-_MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+from cifar_resnet.results import FOLDERS, objection
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,11 @@ def _checked(path: Path, split: str) -> Record:
         record = read_record(path)
     except InputError as error:
         raise PluginError(str(error)) from error
-    for wrong, why in (
-        (record.data.name != "cifar10", f"its data set is {record.data.name}, not cifar10"),
-        (record.data.md5 != _MD5, "its data set's MD5s are not CIFAR-10's"),
-        (record.data.eval_split != split, f"its split is not {split!r}"),
-        (record.id != path.stem, f"its id is {record.id}, not the file's name"),
-    ):
-        if wrong:
-            raise PluginError(f"record {path} cannot be shown: {why}")
+    why = objection(record)
+    if record.data.eval_split != split:
+        why = f"its split is not {split!r}"
+    if record.id != path.stem:
+        why = f"its id is {record.id}, not the file's name"
+    if why:
+        raise PluginError(f"record {path} cannot be shown: {why}")
     return record
