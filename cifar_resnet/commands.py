@@ -1,0 +1,237 @@
+"""What each command of the command line does; each imports what it needs when it runs."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cifar_resnet.errors import InputError
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a recipe; the record, the weights and the checkpoint go to ``--out``."""
+    from cifar_resnet.recipe import get_recipe
+
+    changes = _changes(args.set)
+    if args.epochs is not None:
+        changes["epochs"] = args.epochs
+    recipe = get_recipe(args.recipe, **changes)
+
+    from cifar_resnet.data import load
+    from cifar_resnet.display import Silent, Terminal
+    from cifar_resnet.distributed import join, local_device
+    from cifar_resnet.hardware import detect
+    from cifar_resnet.run import fit
+
+    compiled = False if args.compile is None and recipe.epochs < 5 else args.compile
+    hardware = detect(
+        local_device(args.device), precision=args.precision, threads=args.threads, compile=compiled
+    )
+    data = load(args.data, val=args.val)
+    out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
+    with join(hardware.device) as world:
+        if world.leads:
+            print(
+                f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
+                f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
+                f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
+                f"{hardware.precision}{', compiled' if hardware.compile else ''}"
+                f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}",
+                file=sys.stderr,
+            )
+        try:
+            run = fit(
+                recipe,
+                data,
+                hardware,
+                seed=args.seed,
+                out=out,
+                resume=args.resume,
+                display=Terminal(recipe.epochs) if world.leads else Silent(),
+                world=world,
+            )
+        except KeyboardInterrupt:
+            if world.leads:
+                _say_what_is_kept(out)
+            raise
+    if world.leads:
+        accuracy = run.record.metrics.accuracy
+        print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}")
+
+
+def _say_what_is_kept(out: Path) -> None:
+    kept = "no epoch was finished"
+    if (out / "checkpoint.pt").exists():
+        kept = f"{out} keeps every full epoch: add --resume to go on"
+    print(f"\ninterrupted; {kept}", file=sys.stderr)
+
+
+def _changes(pairs: list[str]) -> dict[str, Any]:
+    """Turn ``["learning_rate=0.05", "schedule=constant"]`` into keyword arguments."""
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r}: write FIELD=VALUE, such as learning_rate=0.05")
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            changes[name] = text
+    return changes
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure weights on the test images."""
+    from cifar_resnet.data import CLASSES, load
+    from cifar_resnet.evaluate import evaluate
+    from cifar_resnet.hardware import detect
+    from cifar_resnet.predict import WEIGHTS, load_pretrained
+
+    hardware = detect(
+        args.device, precision=args.precision or "fp32", threads=args.threads, compile=False
+    )
+    path = args.weights or WEIGHTS
+    model = load_pretrained(path).to(hardware.device)
+    data = load(args.data, val=args.val)
+    metrics = evaluate(
+        model,
+        data.eval_images.to(hardware.device),
+        data.eval_labels,
+        precision=hardware.precision,
+    )
+    if args.json:
+        about = {"weights": str(path), "data": data.name, "split": data.split}
+        print(json.dumps(about | asdict(metrics)))
+        return
+    print(f"{path} on {len(data.eval_images)} {data.name} {data.split} images")
+    print(
+        f"accuracy {metrics.accuracy:.2%}  loss {metrics.loss:.4f}  "
+        f"calibration error {metrics.calibration_error:.2%}"
+    )
+    for name, accuracy in zip(CLASSES, metrics.per_class_accuracy, strict=True):
+        print(f"  {name:<11}{accuracy:.2%}")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Classify pictures."""
+    import torch
+
+    from cifar_resnet.data import CLASSES
+    from cifar_resnet.predict import classify, load_pretrained, read_image
+
+    images = torch.stack([read_image(path) for path in args.images])
+    probabilities = classify(load_pretrained(args.weights), images)
+    answers = []
+    for path, row in zip(args.images, probabilities.tolist(), strict=True):
+        ranked = sorted(zip(row, CLASSES, strict=True), reverse=True)
+        answers.append(
+            {
+                "image": str(path),
+                "class": ranked[0][1],
+                "probabilities": {name: probability for probability, name in ranked},
+            }
+        )
+        if not args.json:
+            best = ", ".join(f"{name} {probability:.1%}" for probability, name in ranked[:3])
+            print(f"{path}: {best}")
+    if args.json:
+        print(json.dumps(answers))
+
+
+def results_add(args: argparse.Namespace) -> None:
+    """Publish a finished run."""
+    from cifar_resnet.results import add
+
+    print(add(args.run_folder, args.results))
+
+
+def results_check(args: argparse.Namespace) -> None:
+    """Fail with a line for each published thing that no longer holds."""
+    from cifar_resnet.predict import WEIGHTS
+    from cifar_resnet.results import check
+
+    problems = list(check(args.results, WEIGHTS))
+    for problem in problems:
+        print(f"cifar-resnet: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(1)
+    print("every published record and the weights still hold")
+
+
+def experiments_status(args: argparse.Namespace) -> None:
+    """List the experiments and their open runs."""
+    from cifar_resnet.experiments import EXPERIMENTS, finished, jobs, missing
+
+    records = finished([args.results / "runs", args.out])
+    for experiment in EXPERIMENTS:
+        wanted = jobs([experiment])
+        open_jobs = missing(wanted, records)
+        print(
+            f"{experiment.name:<18} {len(wanted) - len(open_jobs):>3} of {len(wanted):>3} runs"
+            f"  {experiment.claim}"
+        )
+        for job in open_jobs:
+            kept = (args.out / job.folder / "checkpoint.pt").exists()
+            print(f"    {job.folder}{'  (begun)' if kept else ''}")
+
+
+def experiments_run(args: argparse.Namespace) -> None:
+    """Run what is missing within the budget."""
+    from cifar_resnet.experiments import finished, jobs, missing, parse_budget, run, select
+
+    wanted = jobs(select(args.names))
+    if args.jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {args.jobs}")
+    budget = float("inf") if args.budget == "inf" else parse_budget(args.budget)
+    options = []
+    for name in ("data", "device", "precision", "threads"):
+        value = getattr(args, name)
+        options += [] if value is None else [f"--{name}", str(value)]
+    if args.compile is not None:
+        options.append("--compile" if args.compile else "--no-compile")
+    queue = missing(wanted, finished([args.results / "runs", args.out]))
+    failed = run(queue, args.out, options=options, budget=budget, parallel=args.jobs)
+    if failed:
+        logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
+        print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Measure the speed of training, and write a record."""
+    from cifar_resnet.bench import bench, summary
+    from cifar_resnet.hardware import detect
+    from cifar_resnet.recipe import get_recipe
+    from cifar_resnet.record import write_record
+
+    if args.rounds < 1 or (args.steps or 1) < 1:
+        raise InputError("--rounds and --steps must be at least 1")
+    hardware = detect(
+        args.device, precision=args.precision, threads=args.threads, compile=args.compile
+    )
+    recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
+    record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
+    path = args.out / f"{record.id}.json"
+    write_record(record, path)
+    print(f"{summary(record)}\nrecord {path}")
+
+
+def fingerprint(args: argparse.Namespace) -> None:
+    """Print a recipe's fingerprint as JSON."""
+    from cifar_resnet.fingerprint import fingerprint
+    from cifar_resnet.recipe import get_recipe
+
+    print(json.dumps(fingerprint(get_recipe(args.recipe)), indent=1))
+
+
+def recipes(args: argparse.Namespace) -> None:
+    """List the recipes."""
+    import inspect
+
+    from cifar_resnet.recipe import RECIPES
+
+    for name, make in RECIPES.items():
+        text = " ".join(inspect.cleandoc(make.__doc__ or "").split())
+        print(f"{name}\n    {text}")
