@@ -25,7 +25,7 @@ from cifar_resnet.train import make_optimizer, train_epoch
 
 _BATCH = 16
 _STEPS = 3
-_TOLERANCE = {"logits": 1e-3, "augmented": 1e-3, "learning_rate": 1e-6, "losses": 5e-3}
+_TOLERANCE = {"logits": 1e-3, "augmented": 1e-3, "learning_rate": 1e-6, "losses": 2e-3}
 
 
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
@@ -95,9 +95,13 @@ def _losses(
     images: Tensor,
     labels: Tensor,
 ) -> list[float]:
-    """Mean loss of each of the first steps of an epoch half way through the schedule."""
+    """Mean loss of each of the first steps of an epoch half way through the schedule.
+
+    At a tenth of the learning rate: at the full one, rounding grows within three steps to
+    more than a change of meaning would make.
+    """
     kept = _Losses()
-    short = replace(recipe, batch_size=_BATCH)
+    short = replace(recipe, batch_size=_BATCH, learning_rate=recipe.learning_rate / 10)
     train_epoch(
         model, optimizer, short, images, labels, epoch=recipe.epochs // 2, seed=0, display=kept
     )
@@ -121,7 +125,7 @@ def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
         >>> differences(one, one)
         []
         >>> differences(one, other)
-        ['recipe', 'optimizer', 'losses']
+        ['recipe', 'optimizer']
     """
     return [
         name
