@@ -38,7 +38,7 @@ docs: $(STAMP)     ## build the site into site/; any warning is an error
 	$(BIN)/mkdocs build --strict
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 	$(BIN)/pytest tests/test_docs.py --update-examples

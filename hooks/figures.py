@@ -15,7 +15,7 @@ from cifar_resnet.augment import random_crop, random_erasing, random_flip
 from cifar_resnet.recipe import get_recipe, learning_rate
 from cifar_resnet.synthetic import draw
 
-_SHOWN = 8
+_SHOWN = 6
 
 
 def figure(name: str) -> str:

@@ -20,8 +20,6 @@ from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
 from tests.site_build import ROOT, build, invented, tree
 
-pytestmark = pytest.mark.xdist_group("site")  # one worker builds and serves the site
-
 PREFIX = "/cifar-resnet/"
 SCHEMES = ("light", "dark")
 PAGES = sorted(
