@@ -104,14 +104,15 @@ def check(results: Path, weights: Path) -> Iterator[str]:
 def _problems(
     record: Record, path: Path, current: Callable[[Recipe], dict[str, Any]]
 ) -> Iterator[str]:
-    if path != path.parent.parent / FOLDERS[record.data.eval_split] / f"{record.id}.json":
-        yield f"its id is {record.id!r} and its split {record.data.eval_split!r}; move it there"
+    split = record.data.eval_split
+    if (path.parent.name, path.stem) != (FOLDERS.get(split), record.id):
+        yield f"its id is {record.id!r} and its split {split!r}; move it there"
     problem = objection(record)
     if problem:
         yield problem
-    again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}" + "".join(
-        f" --set {name}={value}" for name, value in record.changes.items()
-    )
+    again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
+    again += " --val" if split == "val" else ""
+    again += "".join(f" --set {name}={value}" for name, value in record.changes.items())
     try:
         recipe = get_recipe(record.recipe.name, **record.changes)
     except InputError as error:

@@ -137,6 +137,25 @@ def test_an_edited_or_moved_record_is_noticed(run: Path, published: Path, tmp_pa
     assert "the file was edited" in problems(tmp_path, weights)
 
 
+def test_an_unknown_split_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
+    content = json.loads(published.read_text())
+    rewrite(published, data=content["data"] | {"eval_split": "train"})
+    assert "must be test or val, not 'train'" in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_a_tuning_run_is_re_run_on_held_out_images(run: Path, tmp_path: Path) -> None:
+    content = json.loads((run / "record.json").read_text())
+    copy = tmp_path / "record.json"
+    copy.write_text((run / "record.json").read_text())
+    rewrite(
+        copy,
+        data=content["data"] | {"eval_split": "val"},
+        fingerprint=content["fingerprint"] | {"losses": []},
+    )
+    assert add(tmp_path, tmp_path).parent.name == "tuning"
+    assert "--seed 0 --val --set" in problems(tmp_path, run / "weights.safetensors")
+
+
 def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:
     from cifar_resnet.model import get_cifar_resnet
 
