@@ -119,7 +119,7 @@ _DEGRADATION = "deeper plain networks train worse; residual ones do not"
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
     Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4), (0, 1)),
-    Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=16), (0, 1)),
+    Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1)),
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
