@@ -134,6 +134,23 @@ def _parser() -> _Parser:
             "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
         )
 
+    analyze = subcommands.add_parser(
+        "analyze",
+        parents=[data],
+        help="measure gradients, residuals, or a network with single blocks removed",
+    )
+    analyze.add_argument("name", metavar="NAME", help="gradients, identity or lesion")
+    analyze.add_argument(
+        "--run-folder",
+        type=Path,
+        metavar="RUN",
+        help="a finished run, for its weights (default: the shipped weights)",
+    )
+    analyze.add_argument(
+        "--out", type=Path, default=Path("results/analyses"), metavar="DIR", help="for the record"
+    )
+    analyze.set_defaults(run=commands.analyze)
+
     bench = subcommands.add_parser(
         "bench", parents=[machine], help="how fast training is, beside the plain loop"
     )

@@ -199,6 +199,20 @@ def experiments_run(args: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
+def analyze(args: argparse.Namespace) -> None:
+    """Measure single networks, and write a record."""
+    from cifar_resnet.analysis import analyze
+    from cifar_resnet.data import load
+    from cifar_resnet.record import write_record
+
+    record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
+    path = args.out / f"{record.id}.json"
+    write_record(record, path)
+    for label, numbers in record.values.items():
+        print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
+    print(f"record {path}")
+
+
 def bench(args: argparse.Namespace) -> None:
     """Measure the speed of training, and write a record."""
     from cifar_resnet.bench import bench, summary

@@ -49,9 +49,13 @@ class Block(nn.Module):
         """Map ``[N, channels_in, H, W]`` to ``[N, channels_out, H/stride, W/stride]``."""
         out: Tensor = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
         if self.residual:
-            shortcut = x[:, :, :: self.stride, :: self.stride]
-            out = out + nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
+            out = out + self.shortcut(x)
         return torch.relu(out)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The input in the shape of the output, without parameters."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(x, (0, 0, 0, 0, 0, self.new_channels))
 
     # --8<-- [end:Block]
 

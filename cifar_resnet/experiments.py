@@ -80,7 +80,7 @@ class Job:
 
 def _surgery(**changes: Any) -> tuple[Arm, ...]:
     return tuple(
-        Arm(label, "notes-cpu", {"network": network, **changes})
+        Arm(label, "notes", {"network": network, **changes})
         for label, network in (
             ("original", "resnet18-original"),
             ("small-conv", "resnet18-small-conv"),
@@ -118,12 +118,12 @@ _DEGRADATION = "deeper plain networks train worse; residual ones do not"
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
-    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4), (0, 1)),
+    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1)),
     Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1)),
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
-        _configuration("notes-cpu", network="resnet20"),
+        _configuration("notes", network="resnet20", epochs=16, warmup_epochs=1.0),
         (0, 1),
     ),
     Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),

@@ -1,7 +1,8 @@
 """The published records under ``results/``: adding to them, and checking that they still hold.
 
 ``results/runs`` holds runs measured on the test images, ``results/tuning`` those measured on
-held-out training images, by which something was chosen.
+held-out training images, by which something was chosen; ``results/analyses`` holds what
+`cifar_resnet.analysis` measured.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.fingerprint import differences, fingerprint
@@ -17,6 +19,7 @@ from cifar_resnet.recipe import Recipe, flatten, get_recipe
 from cifar_resnet.record import Record, read_record, software, write_record
 
 FOLDERS = {"test": "runs", "val": "tuning"}
+ANALYSES = "analyses"
 
 
 def add(run: Path, results: Path) -> Path:
@@ -57,11 +60,11 @@ def add(run: Path, results: Path) -> Path:
     return target
 
 
-def objection(record: Record) -> str | None:
+def objection(record: Record | AnalysisRecord) -> str | None:
     """Why a record must not be published; None if nothing speaks against it.
 
     Args:
-        record: any valid record.
+        record: any valid record, of a run or of an analysis.
     """
     from torchvision.datasets import CIFAR10
 
@@ -98,7 +101,32 @@ def check(results: Path, weights: Path) -> Iterator[str]:
                 continue
             records[record.id] = record
             yield from (f"record {path}: {problem}" for problem in _problems(record, path, current))
+    for path in sorted((results / ANALYSES).glob("*.json")):
+        try:
+            analysis = read_analysis(path)
+        except InputError as error:
+            yield str(error)
+            continue
+        yield from (f"record {path}: {problem}" for problem in _analysis(analysis, path, records))
     yield from _weights_problems(weights, records)
+
+
+def _analysis(record: AnalysisRecord, path: Path, runs: dict[str, Record]) -> Iterator[str]:
+    if path.stem != record.id:
+        yield f"its id is {record.id!r}; rename it"
+    problem = objection(record)
+    if problem:
+        yield problem
+    run = runs.get(record.weights_record)
+    if record.weights_record and run is None:
+        yield f"its weights are of run {record.weights_record!r}, which is not published"
+    if run and (run.weights_sha256, run.recipe.network) != (record.weights_sha256, record.network):
+        yield f"its weights or its network are not those of run {run.id}"
+    if not behaves_as_before(record):
+        yield (
+            "the code now measures otherwise; repeat it: "
+            f"cifar-resnet analyze {record.analysis} --run-folder FOLDER_OF_THE_RUN"
+        )
 
 
 def _problems(
@@ -113,17 +141,29 @@ def _problems(
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     again += " --val" if split == "val" else ""
     again += "".join(f" --set {name}={value}" for name, value in record.changes.items())
+    yield from (f"{problem}; {again}" for problem in outdated(record, current))
+
+
+def outdated(
+    record: Record, current: Callable[[Recipe], dict[str, Any]] = fingerprint
+) -> Iterator[str]:
+    """Yield what the code does otherwise now than when a run was made.
+
+    Args:
+        record: of the run.
+        current: gives a recipe's fingerprint now.
+    """
     try:
         recipe = get_recipe(record.recipe.name, **record.changes)
     except InputError as error:
-        yield f"{error}; {again}"
+        yield str(error)
         return
     if recipe != record.recipe:
         changed = ", ".join(_changed_fields(record.recipe, recipe))
-        yield f"the recipe has changed since ({changed}); {again}"
+        yield f"the recipe has changed since ({changed})"
     changed = ", ".join(differences(record.fingerprint, current(record.recipe)))
     if changed:
-        yield f"the code now behaves otherwise ({changed}); {again}"
+        yield f"the code now behaves otherwise ({changed})"
 
 
 def _changed_fields(old: Recipe, new: Recipe) -> list[str]:

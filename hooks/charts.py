@@ -110,10 +110,16 @@ def line_chart(
 
 
 def bar_chart(
-    description: str, rows: Sequence[tuple[str, float, str]], highest: float = 1.0
+    description: str,
+    rows: Sequence[tuple[str, float, str]],
+    highest: float = 1.0,
+    left: float = 58,
 ) -> str:
-    """Horizontal bars from zero: label, value, and the value as text, row by row."""
-    left, right, pitch = 58, 72, 24
+    """Horizontal bars from zero: label, value, and the value as text, row by row.
+
+    The labels stand in a margin of ``left`` units.
+    """
+    right, pitch = 72, 24
     parts = []
     for index, (label, value, written) in enumerate(rows):
         top = index * pitch

@@ -2,6 +2,8 @@
 
     {{ accuracy("notes-cpu") }}       test accuracy of a recipe's runs, or 待训练
     {{ headline() }}                  the results so far, one card a recipe
+    {{ evidence("degradation") }}     a claim with what was measured and the verdict
+    {{ claims() }}                    all claims in a table
     {{ figure("lr_schedule") }}       also label_smoothing, augmentations
     {{ layer_table() }}               the two networks, layer by layer
 
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import results_page
+from evidence import claims, evidence
 from figures import figure
 from layers import layer_table
 from mkdocs.config.defaults import MkDocsConfig
@@ -27,7 +30,7 @@ from records import Results, read_results
 from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
-_results = Results((), ())
+_results = Results()
 
 
 def accuracy(results: Results, recipe: str) -> str:
@@ -42,6 +45,8 @@ def accuracy(results: Results, recipe: str) -> str:
 ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
     function.__name__: function
     for function in (
+        evidence,
+        claims,
         results_page.headline,
         results_page.learning_curves,
         results_page.confusion_matrix,

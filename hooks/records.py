@@ -1,17 +1,18 @@
 """The run records behind the site's numbers: read, checked, and grouped by recipe."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
 
 from mkdocs.exceptions import PluginError
 
+from cifar_resnet.analysis import AnalysisRecord, read_analysis
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record
-from cifar_resnet.results import FOLDERS, objection
+from cifar_resnet.results import ANALYSES, FOLDERS, objection
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Results:
-    """What ``results/`` holds: test runs by recipe, best first, and runs on held-out images."""
+    """What ``results/`` holds.
 
-    groups: tuple[Group, ...]
-    tuning: tuple[Record, ...]
+    Attributes:
+        groups: the note's runs by recipe, best first.
+        tuning: runs on held-out images.
+        runs: every run on the test images, those of comparisons too.
+        analyses: by their ids.
+    """
+
+    groups: tuple[Group, ...] = ()
+    tuning: tuple[Record, ...] = ()
+    runs: tuple[Record, ...] = ()
+    analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
 
     def published(self, name: str) -> Group | None:
         """The runs of a named recipe as the package has it now; None while there are none."""
@@ -48,13 +58,14 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read ``runs/*.json`` and ``tuning/*.json``; a wrong one fails the build.
+    """Read everything published; a wrong record fails the build.
 
     Runs with a changed recipe or another network belong to a comparison, not to the groups;
     fewer epochs alone do not make a comparison, since every label names them.
     """
     groups: dict[Recipe, list[Record]] = {}
-    for run in _read(folder, "test"):
+    every = _read(folder, "test")
+    for run in every:
         if not differences(run.recipe) and run.recipe.network == "resnet18":
             groups.setdefault(run.recipe, []).append(run)
     ordered = [
@@ -62,7 +73,7 @@ def read_results(folder: Path) -> Results:
         for recipe, runs in groups.items()
     ]
     ordered.sort(key=lambda group: -group.spread(lambda run: run.metrics.accuracy)[0])
-    return Results(tuple(ordered), _read(folder, "val"))
+    return Results(tuple(ordered), _read(folder, "val"), every, _analyses(folder))
 
 
 def differences(recipe: Recipe) -> list[str]:
@@ -76,6 +87,20 @@ def differences(recipe: Recipe) -> list[str]:
 
 def _read(folder: Path, split: str) -> tuple[Record, ...]:
     return tuple(_checked(path, split) for path in sorted((folder / FOLDERS[split]).glob("*.json")))
+
+
+def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
+    found = {}
+    for path in sorted((folder / ANALYSES).glob("*.json")):
+        try:
+            record = read_analysis(path)
+        except InputError as error:
+            raise PluginError(str(error)) from error
+        why = objection(record)
+        if why:
+            raise PluginError(f"record {path} cannot be shown: {why}")
+        found[record.id] = record
+    return found
 
 
 def _checked(path: Path, split: str) -> Record:

@@ -19,7 +19,7 @@ from cifar_resnet.results import FOLDERS
 from tests.site_build import ROOT, build, invented, notebook, small
 
 NOTES_CPU = get_recipe("notes-cpu")
-NOTHING = Results((), ())
+NOTHING = Results()
 
 
 def publish(folder: Path, *records: Record) -> Path:

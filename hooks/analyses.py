@@ -1,0 +1,190 @@
+"""Findings from analyses of single networks: gradients, residuals, removed blocks."""
+
+from math import floor, log10
+from statistics import median
+
+from charts import Axis, Line, Panel, figure, line_chart, table
+from comparisons import DEPTHS
+from findings import Finding, Shown
+from wording import percent
+
+from cifar_resnet.analysis import AnalysisRecord, blocks
+from cifar_resnet.networks import build
+
+Analyses = dict[str, AnalysisRecord]
+
+
+def _described(record: AnalysisRecord) -> str:
+    return (
+        f"分析 <code>{record.id}</code>，CIFAR-10 测试集前 {record.data.eval_images:,} 张图，"
+        f"{record.finished[:10]}。"
+    )
+
+
+def gradients_vanish(analyses: Analyses) -> Shown:
+    """Compare the first layer's gradient with the last one's, without shortcuts."""
+    record = analyses["gradients"]
+    labels = {
+        "sigmoid20": "Sigmoid，20 层",
+        "plain56-bare": "ReLU，56 层",
+        "plain56": "ReLU + BN，56 层",
+    }
+    findings = []
+    for key, label in labels.items():
+        norms = record.values[key]
+        ratio = norms[0] / norms[-1]
+        findings.append(
+            Finding(f"{label}：第一层的梯度是最后一层的 {_scientific(ratio)} 倍", ratio < 0.1)
+        )
+    chart = _norm_chart(record, labels, "没有快捷连接的网络，初始化时每个卷积层权重梯度的范数。")
+    return Shown(findings, chart, _described(record) + "小于 0.1 倍算作消失。")
+
+
+def gradients_highway(analyses: Analyses) -> Shown:
+    """Compare how much the gradient depends on layer and depth, plain and residual."""
+    record = analyses["gradients"]
+    labels = {
+        "plain56": "朴素 56 层",
+        "resnet56": "残差 56 层",
+    }
+    plain, residual = (record.values[key] for key in labels)
+    uneven = max(plain) / min(plain), max(residual) / min(residual)
+    grown = plain[0] / record.values["plain20"][0], residual[0] / record.values["resnet20"][0]
+    findings = [
+        Finding(f"{what}：朴素网络 {_scientific(a)} 倍，残差网络 {_scientific(b)} 倍", b < a / 10)
+        for what, (a, b) in (
+            ("各卷积层里，最大的梯度是最小的", uneven),
+            ("从 20 层加到 56 层，第一层的梯度变为原来的", grown),
+        )
+    ]
+    chart = _norm_chart(record, labels, "带 BN 的 56 层网络，初始化时每个卷积层权重梯度的范数。")
+    return Shown(findings, chart, _described(record) + "相差十倍以上才算支持。")
+
+
+def _norm_chart(record: AnalysisRecord, labels: dict[str, str], caption: str) -> str:
+    series = {key: [log10(v) for v in record.values[key] if v > 0] for key in labels}
+    every = [value for values in series.values() for value in values]
+    layers = Axis("卷积层（从输入到输出）", 1, max(map(len, series.values())))
+    size = Axis("范数", floor(min(every)), floor(max(every)) + 1, lambda v: f"1e{v:.0f}")
+    styles = [f"depth-{index}" for index in range(len(labels))]
+    lines = [
+        Line(style, list(enumerate(values, 1)))
+        for style, values in zip(styles, series.values(), strict=True)
+    ]
+    told = "；".join(
+        f"{labels[key]}从 {_scientific(10 ** v[0])} 到 {_scientific(10 ** v[-1])}"
+        for key, v in series.items()
+    )
+    rows = []
+    for key, label in labels.items():
+        norms = record.values[key]
+        places = (0, len(norms) // 2, -1)
+        rows.append([label, *(_scientific(norms[place]) for place in places)])
+    return figure(
+        caption,
+        [Panel("权重梯度的范数（对数轴）", line_chart(f"{told}。", layers, size, lines))],
+        table(("网络", "第一层", "中间", "最后一层"), rows),
+        legend=list(zip(styles, labels.values(), strict=True)),
+        wide=True,
+    )
+
+
+def _scientific(value: float) -> str:
+    return f"{value:.2g}" if 0.001 <= abs(value) < 10_000 else f"{value:.1e}"
+
+
+def residuals_small(analyses: Analyses) -> Shown:
+    """Compare each block's residual with what it is before training."""
+    findings, panels, rows = [], [], []
+    for record in analyses.values():
+        trained, fresh = record.values["trained"], record.values["fresh"]
+        smaller = sum(a < b for a, b in zip(trained, fresh, strict=True))
+        findings.append(
+            Finding(
+                f"{_network(record)}：{len(trained)} 块里有 {smaller} 块的 ‖F(x)‖/‖x‖ "
+                f"在训练之后比初始时小；中位数从 {median(fresh):.2f} 变为 {median(trained):.2f}",
+                smaller > len(trained) / 2,
+            )
+        )
+        panels.append(
+            Panel(
+                _network(record),
+                _block_chart(record, {"fresh": "depth-0 dashed", "trained": "depth-1"}),
+            )
+        )
+        rows += [
+            [f"{_network(record)} {name}", f"{a:.2f}", f"{b:.2f}"]
+            for name, a, b in zip(_parts(record), fresh, trained, strict=True)
+        ]
+    first = next(iter(analyses.values()))
+    return Shown(
+        findings,
+        figure(
+            "每块的残差与快捷连接的范数之比：虚线是随机初值，实线是训练之后。",
+            panels,
+            table(("块", "初始", "训练后"), rows),
+            legend=(("depth-0", "初始"), ("depth-1", "训练后")),
+        ),
+        _described(first) + "比初始时小的块过半，才算支持。",
+    )
+
+
+def _block_chart(record: AnalysisRecord, styles: dict[str, str]) -> str:
+    names = _parts(record)
+    top = max(max(record.values[key]) for key in styles)
+    lines = [Line(style, list(enumerate(record.values[key], 1))) for key, style in styles.items()]
+    trained = zip(names, record.values["trained"], strict=True)
+    told = "，".join(f"{name} {value:.2f}" for name, value in trained)
+    return line_chart(
+        f"训练后各块的比值：{told}。",
+        Axis("块（从输入到输出）", 1, len(names)),
+        Axis("比值", 0, top * 1.05),
+        lines,
+    )
+
+
+def _parts(record: AnalysisRecord) -> list[str]:
+    return list(blocks(build(record.network)))
+
+
+def _network(record: AnalysisRecord) -> str:
+    return DEPTHS.get(record.network, "ResNet-18")
+
+
+def single_blocks(analyses: Analyses) -> Shown:
+    """Compare the accuracy with and without each block."""
+    panels, rows, findings = [], [], []
+    for record in analyses.values():
+        (whole,), cut = record.values["accuracy"], record.values["accuracy without"]
+        chart = line_chart(
+            f"{_network(record)}：完整网络 {whole:.1%}，去掉一块后最高 {max(cut):.1%}，"
+            f"最低 {min(cut):.1%}。",
+            Axis("去掉第几块", 1, len(cut)),
+            Axis("准确率", 0, 1, "{:.0%}".format),
+            [
+                Line("reference", [(1, whole), (len(cut), whole)]),
+                Line("depth-1", list(enumerate(cut, 1))),
+            ],
+        )
+        panels.append(Panel(_network(record), chart))
+        rows += [
+            [f"{_network(record)}，去掉 {name}", percent(v)]
+            for name, v in zip(_parts(record), cut, strict=True)
+        ]
+        words = (
+            f"{_network(record)}：完整时 {whole:.1%}，去掉一块之后，中位数 {median(cut):.1%}，"
+            f"最低 {min(cut):.1%}"
+        )
+        usable = median(cut) > 0.8 * whole
+        findings.append(
+            Finding(words, not usable if record.network.startswith("plain") else usable)
+        )
+    return Shown(
+        findings,
+        figure(
+            "去掉单独一块、其余不动，在测试图上的准确率；点线是完整的网络。",
+            panels,
+            table(("网络", "准确率"), rows),
+        ),
+        _described(next(iter(analyses.values()))) + "中位数保住完整网络的八成，算还能用。",
+    )

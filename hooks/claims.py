@@ -1,0 +1,100 @@
+"""What the notes claim, and which experiment or analysis tests it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analyses import gradients_highway, gradients_vanish, residuals_small, single_blocks
+from comparisons import calibration_error, depth_family, one_left_out, stem_variants
+from findings import Shown
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the notes.
+
+    Attributes:
+        page: where it stands, and its evidence.
+        words: the claim.
+        experiments: that test it, the fullest first.
+        analyses: that test it, if no experiment does; all of them are needed.
+        show: draws what the runs of the first experiment that has any gave, by arm; or
+            what the analyses gave.
+    """
+
+    page: str
+    words: str
+    experiments: tuple[str, ...] = ()
+    analyses: tuple[str, ...] = ()
+    show: Callable[..., Shown] | None = None
+
+
+_SURGERY = ("surgery", "surgery-cpu")
+_CONFIGURATION = ("configuration", "configuration-cpu")
+_DEGRADATION = ("degradation", "degradation-cpu")
+
+CLAIMS: dict[str, Claim] = {
+    "vanishing": Claim(
+        "background.md",
+        "深层网络反向传播时，梯度越往浅层越小",
+        analyses=("gradients",),
+        show=gradients_vanish,
+    ),
+    "degradation": Claim(
+        "background.md",
+        "朴素网络加深，训练和测试的准确率反而下降",
+        _DEGRADATION,
+        show=depth_family("plain"),
+    ),
+    "shortcut": Claim(
+        "background.md",
+        "加上快捷连接，深的网络就不再退化",
+        _DEGRADATION,
+        show=depth_family("resnet"),
+    ),
+    "highway": Claim(
+        "residual-block.md",
+        "快捷连接让梯度直达浅层，不随深度失控",
+        analyses=("gradients",),
+        show=gradients_highway,
+    ),
+    "identity": Claim(
+        "residual-block.md",
+        "训练好的残差块接近恒等映射，F(x) 比 x 小得多",
+        analyses=("identity-resnet18", "identity-resnet56"),
+        show=residuals_small,
+    ),
+    "lesion": Claim(
+        "residual-block.md",
+        "残差网络少了任何一块都还能用，朴素网络不行",
+        analyses=("lesion-resnet18", "lesion-resnet56", "lesion-plain56"),
+        show=single_blocks,
+    ),
+    "conv": Claim(
+        "model.md",
+        "第一层用 3×3、步幅 1 的卷积，保留的细节能提高准确率",
+        _SURGERY,
+        show=stem_variants(("full", "no-pooling"), ("small-conv", "original")),
+    ),
+    "pooling": Claim(
+        "model.md",
+        "去掉第一个池化能提高准确率",
+        _SURGERY,
+        show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
+    ),
+    **{
+        name: Claim("training.md", words, _CONFIGURATION, show=one_left_out(label, *more))
+        for name, words, label, more in (
+            ("momentum", "动量能提高准确率", "no-momentum", ()),
+            ("cosine", "余弦退火比不变的学习率好", "constant-rate", ()),
+            ("weight-decay", "权重衰减能提高准确率", "no-weight-decay", ()),
+            (
+                "label-smoothing",
+                "标签平滑能提高准确率，并让置信度更可信",
+                "no-label-smoothing",
+                (calibration_error,),
+            ),
+            ("erasing", "随机擦除能提高准确率", "no-erasing", ()),
+            ("crop-flip", "随机裁剪与翻转能提高准确率", "no-crop-and-flip", ()),
+        )
+    },
+}

@@ -1,0 +1,209 @@
+"""Findings from experiments: arms compared by their runs."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import mean, median, stdev
+
+from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
+from findings import Finding, Shown
+from wording import percent
+
+from cifar_resnet.bench import training_flops
+from cifar_resnet.experiments import Experiment, jobs
+from cifar_resnet.record import Record
+
+Arms = dict[str, list[Record]]
+
+
+def _accuracy(run: Record) -> float:
+    return run.metrics.accuracy
+
+
+def _train_accuracy(run: Record) -> float:
+    return run.history[-1].train_accuracy
+
+
+def calibration_error(run: Record) -> float:
+    """Of the last epoch's weights."""
+    return run.metrics.calibration_error
+
+
+def _spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[float, float | None]:
+    values = [value(run) for run in runs]
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def compare(
+    runs: Arms, labels: dict[str, str], more: str, less: str, value: Callable[[Record], float]
+) -> Finding:
+    """Whether one arm has more of something than another, beyond the spread of the seeds.
+
+    A difference counts if the two intervals of mean ± standard deviation do not touch.
+    """
+    what = {_accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
+        value
+    ]
+    (a, s), (b, t) = _spread(runs[more], value), _spread(runs[less], value)
+    pair = f"{what}：{labels[more]} {percent(a, s)}，{labels[less]} {percent(b, t)}"
+    gap = abs(a - b) * 100
+    if s is None or t is None:
+        return Finding(f"{pair}，相差 {gap:.2f} 个百分点；只有一个种子，先不下结论", None)
+    if abs(a - b) <= s + t:
+        return Finding(f"{pair}，差别没有超出种子之间的波动，视为没有差别", False)
+    word = "高" if a > b else "低"
+    return Finding(f"{pair}，前者{word} {gap:.2f} 个百分点，超出种子之间的波动", a > b)
+
+
+def _conditions(experiment: Experiment, runs: Arms) -> str:
+    (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
+    seeds = sorted({run.seed for group in runs.values() for run in group})
+    return (
+        f"实验 <code>{experiment.name}</code>，每组 {epochs} 轮，"
+        f"种子 {'、'.join(map(str, seeds))}；准确率取最后一轮。"
+    )
+
+
+STEMS = {
+    "original": "7×7/2，池化",
+    "small-conv": "3×3/1，池化",
+    "no-pooling": "7×7/2，无池化",
+    "full": "3×3/1，无池化",
+}
+LEFT_OUT = {
+    "everything": "全部用上",
+    "no-momentum": "去掉动量",
+    "constant-rate": "学习率不变",
+    "no-weight-decay": "去掉权重衰减",
+    "no-label-smoothing": "去掉标签平滑",
+    "no-erasing": "去掉随机擦除",
+    "no-crop-and-flip": "去掉裁剪翻转",
+}
+DEPTHS = {
+    f"{kind}{depth}": f"{words} {depth} 层"
+    for kind, words in (("plain", "朴素"), ("resnet", "残差"))
+    for depth in (20, 32, 44, 56)
+}
+# He et al. 2015, table 6: test error of their residual networks.
+CITED = {"resnet20": "8.75%", "resnet32": "7.51%", "resnet44": "7.17%", "resnet56": "6.97%"}
+
+
+def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
+    """Test accuracy of each arm, with what it costs in the table."""
+    rows, cells = [], []
+    for label, group in runs.items():
+        accuracy = _spread(group, _accuracy)
+        rows.append((labels[label], accuracy[0], percent(accuracy[0])))
+        cells.append(
+            [
+                labels[label],
+                percent(*accuracy),
+                percent(*_spread(group, calibration_error)),
+                f"{_flops(group[0].recipe.network) / 1e9:.2f} G",
+                f"{median(run.images_per_second for run in group):,.0f}",
+                str(len(group)),
+            ]
+        )
+    told = "，".join(f"{label} {written}" for label, _, written in rows)
+    return figure(
+        caption,
+        [Panel("测试准确率", bar_chart(f"测试准确率：{told}。", rows, left=100))],
+        table(("网络或配置", "准确率", "校准误差", "训练一张图的运算", "张/秒", "次数"), cells),
+        wide=True,
+    )
+
+
+@cache
+def _flops(network: str) -> int:
+    return training_flops(network)
+
+
+def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown]:
+    """Compare stems pair by pair; the first of each should be more accurate."""
+
+    def show(experiment: Experiment, runs: Arms) -> Shown:
+        findings = [compare(runs, STEMS, more, less, _accuracy) for more, less in pairs]
+        caption = "起始部分的四种组合：第一个卷积的核与步幅，池化留不留。"
+        return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
+
+    return show
+
+
+def one_left_out(
+    label: str, *more: Callable[[Record], float]
+) -> Callable[[Experiment, Arms], Shown]:
+    """Compare everything with one thing left out; ``more`` should be larger without it."""
+
+    def show(experiment: Experiment, runs: Arms) -> Shown:
+        chosen = {name: runs[name] for name in ("everything", label)}
+        findings = [compare(runs, LEFT_OUT, "everything", label, _accuracy)]
+        findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
+        caption = "全部配置，与只去掉这一项。"
+        return Shown(findings, _bars(chosen, LEFT_OUT, caption), _conditions(experiment, runs))
+
+    return show
+
+
+def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
+    """Compare the shallowest with the deepest network.
+
+    ``"plain"``: the deep one should be worse, in training too. ``"resnet"``: the deep one
+    should beat the plain one of its depth, and not train worse than the shallow one.
+    """
+
+    def show(experiment: Experiment, runs: Arms) -> Shown:
+        depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
+        low, high = depths[0], depths[-1]
+        findings = []
+        for value in (_train_accuracy, _accuracy):
+            if kind == "plain":
+                pair = (f"plain{low}", f"plain{high}")
+            else:
+                pair = (f"resnet{high}", f"plain{high}")
+            findings.append(compare(runs, DEPTHS, *pair, value))
+        if kind == "resnet":
+            findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}", _train_accuracy))
+        return Shown(findings, _error_curves(runs), _conditions(experiment, runs))
+
+    return show
+
+
+def _no_less(runs: Arms, deep: str, shallow: str, value: Callable[[Record], float]) -> Finding:
+    """Whether the deep network is not worse than the shallow one."""
+    found = compare(runs, DEPTHS, shallow, deep, value)
+    return Finding(found.words, None if found.holds is None else not found.holds)
+
+
+def _error_curves(runs: Arms) -> str:
+    epochs = max(len(run.history) for group in runs.values() for run in group)
+    across = Axis("轮次", 0, epochs)
+    panels, last = [], {}
+    for kind, title in (("plain", "朴素网络的错误率"), ("resnet", "残差网络的错误率")):
+        names = [label for label in runs if label.startswith(kind)]
+        lines: list[Line] = []
+        for shade, label in (("depth-0", names[0]), ("depth-1", names[-1])):
+            for run in runs[label]:
+                for style, part in (("dashed", "train"), ("", "eval")):
+                    points = [(e.epoch, 1 - getattr(e, f"{part}_accuracy")) for e in run.history]
+                    lines.append(Line(f"{shade} {style}", points))
+        for label in names:
+            last[label] = [_spread(runs[label], v) for v in (_train_accuracy, _accuracy)]
+        told = "；".join(
+            f"{DEPTHS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
+            for label in names
+        )
+        top = Axis("错误率", 0, 0.8, "{:.0%}".format)
+        panels.append(Panel(title, line_chart(f"{title}，最后一轮：{told}。", across, top, lines)))
+    rows = [
+        [
+            DEPTHS[label],
+            *(percent(1 - middle, deviation) for middle, deviation in last[label]),
+            CITED.get(label, "—"),
+        ]
+        for label in runs
+    ]
+    return figure(
+        "虚线是训练错误率（增强后的图，边训边算），实线是测试错误率；每个种子一条线。",
+        panels,
+        table(("网络", "训练错误率", "测试错误率", "论文的测试错误率（引用，约 164 轮）"), rows),
+        legend=(("depth-0", "最浅"), ("depth-1", "最深")),
+    )

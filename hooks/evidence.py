@@ -1,0 +1,99 @@
+"""Evidence boxes: a claim, what was measured, and a verdict by rule.
+
+A claim is taken apart into findings, each of them a comparison of records that comes out one
+way or the other; no verdict is written by hand.
+"""
+
+from collections.abc import Sequence
+
+from claims import CLAIMS, Claim
+from comparisons import Arms
+from findings import Finding, Shown
+from mkdocs.exceptions import PluginError
+from records import Results
+from wording import PENDING
+
+from cifar_resnet.experiments import Experiment, jobs, missing, select
+from cifar_resnet.record import Record
+
+
+def evidence(results: Results, name: str) -> str:
+    """A box: the claim, what was measured, and the verdict."""
+    claim = _claim(name)
+    shown, queued = _look(claim, results)
+    if shown is None:
+        body = f"<p>{PENDING} 实验已在队列里：{_code(claim.experiments or claim.analyses)}。</p>"
+        return _box(claim, "", body)
+    findings = "".join(f"<li>{finding.words}</li>" for finding in shown.findings)
+    more = f"<p>排队中的完整版：{_code(queued)}。</p>" if queued else ""
+    return _box(
+        claim,
+        _badge(_verdict(shown.findings)),
+        f'{shown.chart}<ul>{findings}</ul><p class="evidence-source">{shown.conditions}</p>{more}',
+    )
+
+
+def claims(results: Results) -> str:
+    """Every claim with its verdict, as a Markdown table."""
+    lines = ["| 论断 | 判定 | 证据 |", "| :-- | :-- | :-- |"]
+    for name, claim in CLAIMS.items():
+        shown, _ = _look(claim, results)
+        verdict = _badge(_verdict(shown.findings)) if shown else PENDING
+        source = _code((claim.experiments or claim.analyses)[-1:])
+        lines.append(f"| [{claim.words}]({claim.page}#evidence-{name}) | {verdict} | {source} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _claim(name: str) -> Claim:
+    if name not in CLAIMS:
+        raise PluginError(f"no claim is called {name!r}; there are: {', '.join(CLAIMS)}")
+    return CLAIMS[name]
+
+
+def _look(claim: Claim, results: Results) -> tuple[Shown | None, tuple[str, ...]]:
+    """What is known of a claim, and the fuller experiments that are still to come."""
+    assert claim.show is not None
+    if claim.analyses:
+        if any(name not in results.analyses for name in claim.analyses):
+            return None, ()
+        return claim.show({name: results.analyses[name] for name in claim.analyses}), ()
+    for index, name in enumerate(claim.experiments):
+        (experiment,) = select([name])
+        runs = arms(experiment, results.runs)
+        if all(runs.values()):
+            return claim.show(experiment, runs), claim.experiments[:index]
+    return None, ()
+
+
+def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
+    """The finished runs of each arm."""
+    found: Arms = {arm.label: [] for arm in experiment.arms}
+    for job in jobs([experiment]):
+        found[job.arm.label] += [run for run in runs if not missing([job], [run])]
+    return found
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    outcomes = [finding.holds for finding in findings]
+    if None in outcomes:
+        return "待定"
+    if all(outcomes):
+        return "支持"
+    return "部分支持" if any(outcomes) else "不支持"
+
+
+def _badge(verdict: str) -> str:
+    kinds = {"支持": "yes", "部分支持": "partly", "不支持": "no", "待定": "open"}
+    return f'<span class="verdict verdict-{kinds[verdict]}">{verdict}</span>'
+
+
+def _box(claim: Claim, badge: str, body: str) -> str:
+    name = next(key for key, value in CLAIMS.items() if value is claim)
+    return (
+        f'<div class="evidence" id="evidence-{name}">'
+        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}</div>'
+    )
+
+
+def _code(names: Sequence[str]) -> str:
+    return "、".join(f"<code>{name}</code>" for name in names)
