@@ -34,7 +34,6 @@ SCHEMA = 1
 _BATCH = 128
 _STEPS = 5
 _STEP = 0.01
-_IMAGES = 2000
 LATER = "-later"
 
 
@@ -229,7 +228,7 @@ def _gradients(network: str, model: nn.Module, images: Tensor, labels: Tensor) -
 
     The normalised ones are measured again after some steps of gradient descent.
     """
-    x, y = normalize(images[:_BATCH]), labels[:_BATCH]
+    x, y = normalize(images), labels
     values = {"sigmoid20": gradient_norms(_fresh(_sigmoid_stack), x, y)}
     for depth in (20, 56):
         for kind in ("plain", "resnet"):
@@ -281,10 +280,11 @@ def _lesion(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _
     }
 
 
-ANALYSES: dict[str, Callable[[str, nn.Module, Tensor, Tensor], _Values]] = {
-    "gradients": _gradients,
-    "identity": _identity,
-    "lesion": _lesion,
+# What measures, and on how many images.
+ANALYSES: dict[str, tuple[Callable[[str, nn.Module, Tensor, Tensor], _Values], int]] = {
+    "gradients": (_gradients, 128),
+    "identity": (_identity, 2000),
+    "lesion": (_lesion, 2000),
 }
 
 
@@ -293,7 +293,7 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
 
     Args:
         name: a key of ``ANALYSES``.
-        data: its first 2,000 evaluation images are used.
+        data: its first evaluation images are used, 128 for gradients, else 2,000.
         run: folder of a finished run whose weights are measured; default: the shipped ones.
             ``"gradients"`` measures fresh networks.
 
@@ -316,8 +316,9 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         model = build(network)
         weights_record = load_weights(model, weights)
         digest = sha256(weights)
-    images, labels = data.eval_images[:_IMAGES], data.eval_labels[:_IMAGES]
-    values = ANALYSES[name](network, model, images, labels)
+    measure, count = ANALYSES[name]
+    images, labels = data.eval_images[:count], data.eval_labels[:count]
+    values = measure(network, model, images, labels)
     return AnalysisRecord(
         schema=SCHEMA,
         id=f"{name}-{network}" if network else name,
@@ -360,7 +361,7 @@ def fingerprint(name: str, network: str) -> dict[str, tuple[float, ...]]:
         ['accuracy', 'loss', 'accuracy without', 'loss without']
     """
     model = _fresh(partial(build, network)) if network else nn.Identity()
-    found = ANALYSES[name](network, model, *draw(16, seed=0))
+    found = ANALYSES[name][0](network, model, *draw(16, seed=0))
     return {
         label: tuple(float(f"{number:.4g}") for number in numbers)
         for label, numbers in found.items()

@@ -6,7 +6,7 @@ from statistics import median
 from charts import Axis, Line, Panel, figure, line_chart, table
 from comparisons import DEPTHS
 from findings import Finding, Shown
-from wording import percent
+from wording import percent, power, scientific
 
 from cifar_resnet.analysis import AnalysisRecord, blocks
 from cifar_resnet.networks import build
@@ -15,10 +15,7 @@ Analyses = dict[str, AnalysisRecord]
 
 
 def _described(record: AnalysisRecord) -> str:
-    return (
-        f"分析 <code>{record.id}</code>，CIFAR-10 测试集前 {record.data.eval_images:,} 张图，"
-        f"{record.finished[:10]}。"
-    )
+    return f"CIFAR-10 测试集前 {record.data.eval_images:,} 张图。"
 
 
 def gradients_vanish(analyses: Analyses) -> Shown:
@@ -34,7 +31,7 @@ def gradients_vanish(analyses: Analyses) -> Shown:
         norms = record.values[key]
         ratio = norms[0] / norms[-1]
         findings.append(
-            Finding(f"{label}：第一层的梯度是最后一层的 {_scientific(ratio)} 倍", ratio < 0.1)
+            Finding(f"{label}：第一层的梯度是最后一层的 {scientific(ratio)} 倍", ratio < 0.1)
         )
     chart = _norm_chart(record, labels, "没有快捷连接的网络，初始化时每个卷积层权重梯度的范数。")
     return Shown(findings, chart, _described(record) + "小于 0.1 倍算作消失。")
@@ -51,7 +48,7 @@ def gradients_highway(analyses: Analyses) -> Shown:
     uneven = max(plain) / min(plain), max(residual) / min(residual)
     grown = plain[0] / record.values["plain20"][0], residual[0] / record.values["resnet20"][0]
     findings = [
-        Finding(f"{what}：朴素网络 {_scientific(a)} 倍，残差网络 {_scientific(b)} 倍", b < a / 10)
+        Finding(f"{what}：朴素网络 {scientific(a)} 倍，残差网络 {scientific(b)} 倍", b < a / 10)
         for what, (a, b) in (
             ("各卷积层里，最大的梯度是最小的", uneven),
             ("从 20 层加到 56 层，第一层的梯度变为原来的", grown),
@@ -65,21 +62,21 @@ def _norm_chart(record: AnalysisRecord, labels: dict[str, str], caption: str) ->
     series = {key: [log10(v) for v in record.values[key] if v > 0] for key in labels}
     every = [value for values in series.values() for value in values]
     layers = Axis("卷积层（从输入到输出）", 1, max(map(len, series.values())))
-    size = Axis("范数", floor(min(every)), floor(max(every)) + 1, lambda v: f"1e{v:.0f}")
+    size = Axis("范数", floor(min(every)), floor(max(every)) + 1, lambda v: power(round(v)))
     styles = [f"depth-{index}" for index in range(len(labels))]
     lines = [
         Line(style, list(enumerate(values, 1)))
         for style, values in zip(styles, series.values(), strict=True)
     ]
     told = "；".join(
-        f"{labels[key]}从 {_scientific(10 ** v[0])} 到 {_scientific(10 ** v[-1])}"
+        f"{labels[key]}从 {scientific(10 ** v[0])} 到 {scientific(10 ** v[-1])}"
         for key, v in series.items()
     )
     rows = []
     for key, label in labels.items():
         norms = record.values[key]
         places = (0, len(norms) // 2, -1)
-        rows.append([label, *(_scientific(norms[place]) for place in places)])
+        rows.append([label, *(scientific(norms[place]) for place in places)])
     return figure(
         caption,
         [Panel("权重梯度的范数（对数轴）", line_chart(f"{told}。", layers, size, lines))],
@@ -87,10 +84,6 @@ def _norm_chart(record: AnalysisRecord, labels: dict[str, str], caption: str) ->
         legend=list(zip(styles, labels.values(), strict=True)),
         wide=True,
     )
-
-
-def _scientific(value: float) -> str:
-    return f"{value:.2g}" if 0.001 <= abs(value) < 10_000 else f"{value:.1e}"
 
 
 def residuals_small(analyses: Analyses) -> Shown:

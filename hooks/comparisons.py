@@ -15,7 +15,8 @@ from cifar_resnet.record import Record
 Arms = dict[str, list[Record]]
 
 
-def _accuracy(run: Record) -> float:
+def accuracy(run: Record) -> float:
+    """On the test images, after the last epoch."""
     return run.metrics.accuracy
 
 
@@ -40,7 +41,7 @@ def compare(
 
     A difference counts if the two intervals of mean ± standard deviation do not touch.
     """
-    what = {_accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
+    what = {accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
         value
     ]
     (a, s), (b, t) = _spread(runs[more], value), _spread(runs[less], value)
@@ -58,8 +59,8 @@ def _conditions(experiment: Experiment, runs: Arms) -> str:
     (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
     seeds = sorted({run.seed for group in runs.values() for run in group})
     return (
-        f"实验 <code>{experiment.name}</code>，每组 {epochs} 轮，"
-        f"种子 {'、'.join(map(str, seeds))}；准确率取最后一轮。"
+        f"实验 `{experiment.name}`：每组 {epochs} 轮，种子 {'、'.join(map(str, seeds))}，"
+        "准确率取最后一轮；每次运行的来历见[实验结果](results.md#runs)。"
     )
 
 
@@ -91,12 +92,12 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
     """Test accuracy of each arm, with what it costs in the table."""
     rows, cells = [], []
     for label, group in runs.items():
-        accuracy = _spread(group, _accuracy)
-        rows.append((labels[label], accuracy[0], percent(accuracy[0])))
+        middle, deviation = _spread(group, accuracy)
+        rows.append((labels[label], middle, percent(middle)))
         cells.append(
             [
                 labels[label],
-                percent(*accuracy),
+                percent(middle, deviation),
                 percent(*_spread(group, calibration_error)),
                 f"{_flops(group[0].recipe.network) / 1e9:.2f} G",
                 f"{median(run.images_per_second for run in group):,.0f}",
@@ -121,7 +122,7 @@ def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown
     """Compare stems pair by pair; the first of each should be more accurate."""
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, STEMS, more, less, _accuracy) for more, less in pairs]
+        findings = [compare(runs, STEMS, more, less, accuracy) for more, less in pairs]
         caption = "起始部分的四种组合：第一个卷积的核与步幅，池化留不留。"
         return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
 
@@ -135,7 +136,7 @@ def one_left_out(
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
         chosen = {name: runs[name] for name in ("everything", label)}
-        findings = [compare(runs, LEFT_OUT, "everything", label, _accuracy)]
+        findings = [compare(runs, LEFT_OUT, "everything", label, accuracy)]
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
         return Shown(findings, _bars(chosen, LEFT_OUT, caption), _conditions(experiment, runs))
@@ -154,7 +155,7 @@ def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
         depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
         low, high = depths[0], depths[-1]
         findings = []
-        for value in (_train_accuracy, _accuracy):
+        for value in (_train_accuracy, accuracy):
             if kind == "plain":
                 pair = (f"plain{low}", f"plain{high}")
             else:
@@ -186,7 +187,7 @@ def _error_curves(runs: Arms) -> str:
                     points = [(e.epoch, 1 - getattr(e, f"{part}_accuracy")) for e in run.history]
                     lines.append(Line(f"{shade} {style}", points))
         for label in names:
-            last[label] = [_spread(runs[label], v) for v in (_train_accuracy, _accuracy)]
+            last[label] = [_spread(runs[label], v) for v in (_train_accuracy, accuracy)]
         told = "；".join(
             f"{DEPTHS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
             for label in names

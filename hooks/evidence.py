@@ -10,7 +10,7 @@ from claims import CLAIMS, Claim
 from comparisons import Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
-from records import Results
+from records import RECORDS, Results
 from wording import PENDING
 
 from cifar_resnet.experiments import Experiment, jobs, missing, select
@@ -22,14 +22,17 @@ def evidence(results: Results, name: str) -> str:
     claim = _claim(name)
     shown, queued = _look(claim, results)
     if shown is None:
-        body = f"<p>{PENDING} 实验已在队列里：{_code(claim.experiments or claim.analyses)}。</p>"
-        return _box(claim, "", body)
+        waiting = _code(claim.experiments or claim.analyses)
+        return _box(claim, "", f"<p>{PENDING} 实验已在队列里：{waiting}。</p>", "")
     findings = "".join(f"<li>{finding.words}</li>" for finding in shown.findings)
-    more = f"<p>排队中的完整版：{_code(queued)}。</p>" if queued else ""
+    source = shown.conditions
+    if claim.analyses:
+        links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in claim.analyses)
+        source = f"分析 {'、'.join(links)}：{source}"
+    if queued:
+        source += f"完整版还在队列里：{_code(queued)}。"
     return _box(
-        claim,
-        _badge(_verdict(shown.findings)),
-        f'{shown.chart}<ul>{findings}</ul><p class="evidence-source">{shown.conditions}</p>{more}',
+        claim, _badge(_verdict(shown.findings)), f"{shown.chart}<ul>{findings}</ul>", source
     )
 
 
@@ -87,11 +90,14 @@ def _badge(verdict: str) -> str:
     return f'<span class="verdict verdict-{kinds[verdict]}">{verdict}</span>'
 
 
-def _box(claim: Claim, badge: str, body: str) -> str:
+def _box(claim: Claim, badge: str, body: str, source: str) -> str:
+    """HTML, and a last paragraph in Markdown, so that MkDocs checks its links."""
     name = next(key for key, value in CLAIMS.items() if value is claim)
     return (
-        f'<div class="evidence" id="evidence-{name}">'
-        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}</div>'
+        f'<div class="evidence" id="evidence-{name}" markdown="1">\n\n'
+        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}\n\n'
+        + (f"{source}\n{{: .evidence-source }}\n\n" if source else "")
+        + "</div>"
     )
 
 

@@ -8,7 +8,7 @@
     {{ layer_table() }}               the two networks, layer by layer
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
-``calibration``, ``confusions``, ``tuning`` and ``provenance``. Arguments are Python
+``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``. Arguments are Python
 literals. An unknown name or a wrong argument fails the build. Each result is one line of
 HTML, so that a macro may stand in a sentence, a list or a box.
 """
@@ -26,7 +26,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from records import Results, read_results
+from records import RECORDS, Results, read_results
 from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
@@ -55,6 +55,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.confusions,
         results_page.tuning,
         results_page.provenance,
+        results_page.compared,
     )
 }
 ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer_table}
@@ -66,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     folder = Path(config.config_file_path).parent / "results"
     _results = read_results(folder)
     for path in sorted(folder.glob("*/*.json")):
-        name = f"{results_page.RECORDS}/{path.name}"
+        name = f"{RECORDS}/{path.name}"
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 

@@ -14,6 +14,8 @@ from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record
 from cifar_resnet.results import ANALYSES, FOLDERS, objection
 
+RECORDS = "records"  # the folder of their copies in the site
+
 
 @dataclass(frozen=True)
 class Group:

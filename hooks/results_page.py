@@ -16,13 +16,12 @@ from charts import (
     line_chart,
     table,
 )
-from records import Group, Results, differences
+from records import RECORDS, Group, Results, differences
 from wording import CLASSES, PENDING, date, device, duration, percent
 
 from cifar_resnet.data import CLASSES as ENGLISH
 from cifar_resnet.record import Epoch, Record
 
-RECORDS = "records"
 _CURVES = (("train", "训练"), ("eval", "测试"))
 
 
@@ -220,7 +219,7 @@ def tuning(results: Results) -> str:
     """Single runs on the held-out images, by accuracy."""
     if not results.tuning:
         return _pending("还没有在留出集上的试验")
-    head = ("配方", "改动", "轮数", "留出集准确率", "留出集损失", "种子", "日期（UTC）", "记录")
+    head = ("配方", "改动", "轮数", "留出集准确率", "留出集损失", "种子", "记录（UTC）")
     runs = sorted(results.tuning, key=lambda run: -run.metrics.accuracy)
     return _markdown_table(
         head,
@@ -232,8 +231,7 @@ def tuning(results: Results) -> str:
                 percent(run.metrics.accuracy),
                 f"{run.metrics.loss:.3f}",
                 str(run.seed),
-                date(run.finished),
-                _link(run),
+                _link(run, date(run.finished)),
             ]
             for run in runs
         ],
@@ -246,6 +244,32 @@ def provenance(results: Results) -> str:
     if not cards:
         return _pending("还没有实验记录")
     return f'<div class="runs" markdown="1">\n\n{"".join(cards)}</div>'
+
+
+def compared(results: Results) -> str:
+    """Where the runs of comparisons come from, one line each."""
+    shown = {run.id for group in results.groups for run in group.runs}
+    runs = [run for run in results.runs if run.id not in shown]
+    if not runs:
+        return _pending("还没有完成的对照实验")
+    head = ("网络", "改动", "种子", "准确率", "提交", "设备", "用时", "记录（UTC）")
+    rows = []
+    for run in sorted(runs, key=lambda run: (run.recipe.name, run.recipe.network, run.seed)):
+        changes = [d for d in differences(run.recipe) if not d.startswith("network=")]
+        hardware = run.hardware
+        rows.append(
+            [
+                f"`{run.recipe.network}`",
+                "<br>".join(f"`{change}`" for change in changes) or "无",
+                str(run.seed),
+                percent(run.metrics.accuracy),
+                f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
+                device(hardware.device, hardware.name, hardware.threads),
+                duration(run.train_seconds),
+                _link(run, date(run.finished)),
+            ]
+        )
+    return _markdown_table(head, rows)
 
 
 def _origin(group: Group, run: Record) -> str:
@@ -276,8 +300,8 @@ def _commit(run: Record) -> str:
     return f"`{run.software.commit[:10]}`（{state}）"
 
 
-def _link(run: Record) -> str:
-    return f"[JSON]({RECORDS}/{run.id}.json)"
+def _link(run: Record, words: str = "JSON") -> str:
+    return f"[{words}]({RECORDS}/{run.id}.json)"
 
 
 def _each_group(results: Results, draw: Callable[[Group], str]) -> str:

@@ -43,3 +43,27 @@ def device(kind: str, name: str, threads: int) -> str:
     ('CPU（AMD EPYC，2 线程）', 'GPU（NVIDIA H200）')
     """
     return f"CPU（{name}，{threads} 线程）" if kind == "cpu" else f"GPU（{name}）"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power(exponent: int) -> str:
+    """A power of ten.
+
+    >>> power(-10)
+    '10⁻¹⁰'
+    """
+    return "10" + str(exponent).translate(_RAISED)
+
+
+def scientific(value: float) -> str:
+    """Two significant digits, with a power of ten where the number is long.
+
+    >>> scientific(0.084), scientific(380), scientific(7.8e-10)
+    ('0.084', '380', '7.8×10⁻¹⁰')
+    """
+    if 0.001 <= abs(value) < 10_000:
+        return f"{float(f'{value:.2g}'):g}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}×{power(int(exponent))}"

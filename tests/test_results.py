@@ -9,6 +9,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from cifar_resnet import cli, results
+from cifar_resnet.analysis import analyze, read_analysis
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
@@ -154,6 +155,49 @@ def test_a_tuning_run_is_re_run_on_held_out_images(run: Path, tmp_path: Path) ->
     )
     assert add(tmp_path, tmp_path).parent.name == "tuning"
     assert "--seed 0 --val --set" in problems(tmp_path, run / "weights.safetensors")
+
+
+@pytest.fixture
+def analysed(run: Path, published: Path, synthetic: Dataset, tmp_path: Path) -> Path:
+    """An analysis of the published run's weights."""
+    data = replace(synthetic, name="cifar10", md5=MD5)
+    record = analyze("identity", data, run)
+    path = tmp_path / "analyses" / f"{record.id}.json"
+    write_record(replace(record, software=replace(record.software, clean=True)), path)
+    return path
+
+
+def test_an_analysis_that_holds_is_not_complained_of(
+    run: Path, analysed: Path, tmp_path: Path
+) -> None:
+    assert read_analysis(analysed).values["trained"]
+    assert list(check(tmp_path, run / "weights.safetensors")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "identity-other"}, "rename it"),
+        ({"weights_record": "nothing"}, "run 'nothing', which is not published"),
+        ({"weights_sha256": "0" * 64}, "not those of run"),
+        ({"fingerprint": {}}, "repeat it: cifar-resnet analyze identity"),
+        ({"data": {"md5": {}}}, "not measured on the published CIFAR-10"),
+        ({"software": {"clean": False}}, "not committed"),
+    ],
+)
+def test_an_analysis_that_does_not_hold_is_noticed(
+    run: Path, analysed: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    content = json.loads(analysed.read_text())
+    for name, value in changes.items():
+        content[name] = content[name] | value if name in ("data", "software") else value
+    rewrite(analysed, **content)
+    assert message in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path) -> None:
+    analysed.write_text(analysed.read_text().replace('"fresh"', '"trained"', 1))
+    assert "the file was edited" in problems(tmp_path, run / "weights.safetensors")
 
 
 def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:

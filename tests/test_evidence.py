@@ -1,0 +1,122 @@
+"""Claims of the notes: each on its page, judged by rule, never without records."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from claims import CLAIMS
+from comparisons import DEPTHS, accuracy, compare
+from evidence import evidence
+from macros import expand
+from mkdocs.exceptions import PluginError
+from records import Results, read_results
+
+from cifar_resnet.analysis import ANALYSES
+from cifar_resnet.experiments import Experiment, jobs, select
+from cifar_resnet.record import Record
+from tests.site_build import ROOT, invented
+
+PUBLISHED = read_results(ROOT / "results")
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_has_an_experiment_and_its_box_on_its_page(name: str) -> None:
+    claim = CLAIMS[name]
+    assert bool(claim.experiments) != bool(claim.analyses)
+    assert [experiment.name for experiment in map(_one, claim.experiments)] == list(
+        claim.experiments
+    )
+    assert all(analysis.split("-")[0] in ANALYSES for analysis in claim.analyses)
+    pages = [page for page in (ROOT / "docs").glob("*.md") if _call(name) in page.read_text()]
+    assert [page.name for page in pages] == [claim.page]
+
+
+def _one(name: str) -> Experiment:
+    (experiment,) = select([name])
+    return experiment
+
+
+def _call(name: str) -> str:
+    return f'{{{{ evidence("{name}") }}}}'
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_without_records_there_is_no_verdict(name: str) -> None:
+    shown = evidence(Results(), name)
+    assert "待训练" in shown
+    assert "verdict" not in shown
+
+
+def test_all_claims_are_listed_with_links_to_their_boxes() -> None:
+    listed = expand("{{ claims() }}", Results())
+    assert listed.count("待训练") == len(CLAIMS)
+    for name, claim in CLAIMS.items():
+        assert f"({claim.page}#evidence-{name})" in listed
+    assert "verdict" in expand("{{ claims() }}", PUBLISHED)
+
+
+def test_an_unknown_claim_fails() -> None:
+    with pytest.raises(PluginError, match="no claim is called"):
+        expand('{{ evidence("everything") }}', Results())
+
+
+def runs(label: str, *accuracies: float) -> list[Record]:
+    (job, *_) = (j for j in jobs([_one("degradation-cpu")]) if j.arm.label == label)
+    return [invented(job.recipe, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize(
+    ("deep", "shallow", "holds"),
+    [
+        ((0.80, 0.81), (0.70, 0.71), True),
+        ((0.70, 0.71), (0.80, 0.81), False),
+        ((0.70, 0.80), (0.74, 0.84), False),
+        ((0.80,), (0.70,), None),
+        ((0.80, 0.81), (0.70,), None),
+    ],
+    ids=["higher", "lower", "within the spread", "one seed", "one seed on one side"],
+)
+def test_arms_are_compared_beyond_the_spread(
+    deep: tuple[float, ...], shallow: tuple[float, ...], holds: bool | None
+) -> None:
+    arms = {"plain56": runs("plain56", *deep), "plain20": runs("plain20", *shallow)}
+    finding = compare(arms, DEPTHS, "plain56", "plain20", accuracy)
+    assert finding.holds is holds
+
+
+def results(**accuracies: tuple[float, ...]) -> Results:
+    return Results(runs=tuple(r for label, a in accuracies.items() for r in runs(label, *a)))
+
+
+def test_degradation_is_supported_or_not_by_the_runs() -> None:
+    residual: dict[str, Any] = {"resnet20": (0.80, 0.81), "resnet56": (0.85, 0.86)}
+    seen = results(plain20=(0.7, 0.71), plain56=(0.5, 0.51), **residual)
+    for name in ("degradation", "shortcut"):
+        assert verdict(evidence(seen, name)) == "支持"
+    reverse = results(plain20=(0.7, 0.71), plain56=(0.9, 0.91), **residual)
+    for name in ("degradation", "shortcut"):
+        assert verdict(evidence(reverse, name)) != "支持"
+    one = results(plain20=(0.7,), plain56=(0.5,), resnet20=(0.8,), resnet56=(0.85,))
+    assert verdict(evidence(one, "degradation")) == "待定"
+    some = results(plain20=(0.7, 0.71), **residual)
+    assert "待训练" in evidence(some, "degradation"), "an arm is missing"
+
+
+def verdict(box: str) -> str:
+    return re.findall(r'class="verdict [^"]*">([^<]+)<', box)[0]
+
+
+def test_runs_of_another_recipe_do_not_count() -> None:
+    accuracies = dict.fromkeys(("plain20", "plain56", "resnet20", "resnet56"), (0.8, 0.81))
+    other = tuple(
+        replace(run, recipe=replace(run.recipe, epochs=3)) for run in results(**accuracies).runs
+    )
+    assert "待训练" in evidence(Results(runs=other), "degradation")
+
+
+def test_published_analyses_are_judged() -> None:
+    found = verdict(evidence(PUBLISHED, "vanishing"))
+    first, *_, last = PUBLISHED.analyses["gradients"].values["sigmoid20"]
+    assert first < 0.1 * last
+    assert found == "部分支持"
