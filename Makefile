@@ -16,7 +16,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test check gpu-figures lint format lock clean
+.PHONY: help install serve docs docs-update test check mutate gpu-figures lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -45,6 +45,9 @@ docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 
 check: $(STAMP)    ## fail if the code no longer stands behind a published record
 	$(BIN)/cifar-resnet results check
+
+mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one is caught
+	$(BIN)/python -m tests.mutate
 
 # One piece of the GPU's work; run it again until `experiments status` shows nothing open.
 gpu-figures:       ## on a machine with a GPU: benchmark, then what is missing of the experiments

@@ -95,7 +95,8 @@ def _box(claim: Claim, badge: str, body: str, source: str) -> str:
     name = next(key for key, value in CLAIMS.items() if value is claim)
     return (
         f'<div class="evidence" id="evidence-{name}" markdown="1">\n\n'
-        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}\n\n'
+        '<div markdown="0">'
+        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}</div>\n\n'
         + (f"{source}\n{{: .evidence-source }}\n\n" if source else "")
         + "</div>"
     )

@@ -121,3 +121,9 @@ def test_the_real_data_set(cifar10_root: Path) -> None:
     found = data.load(cifar10_root, val=True)
     assert (len(found.train_images), len(found.eval_images)) == (45_000, 5_000)
     assert data.load(cifar10_root).eval_labels.bincount().tolist() == [1000] * 10
+
+
+def test_classes_are_in_the_order_of_the_labels() -> None:
+    """As in the data set's own ``batches.meta``."""
+    words = "airplane automobile bird cat deer dog frog horse ship truck"
+    assert tuple(words.split()) == data.CLASSES

@@ -3,6 +3,7 @@
 ``make docs-update`` rewrites the printed lines (``#> …``) after a deliberate change.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -90,3 +91,11 @@ def test_a_typed_number_is_found() -> None:
         "70 分钟",
     ]
     assert typed_figures('准确率是 {{ accuracy("notes") }}。') == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda p: p.name)
+def test_notebooks_store_no_output(path: Path) -> None:
+    """What a reader sees was computed when the site was built."""
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert cells
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)

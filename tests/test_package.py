@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cifar_resnet
+from tests.mutate import MUTATIONS, ROOT, Mutation, find
 
 PACKAGE = Path(cifar_resnet.__file__).parent
 
@@ -58,3 +59,9 @@ def public_objects() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "docstring"), public_objects())
 def test_every_public_object_has_a_docstring(name: str, docstring: str) -> None:
     assert docstring
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
+def test_mutations_can_still_be_made(mutation: Mutation) -> None:
+    """`make mutate` tries them; here only that none has gone stale."""
+    assert mutation.old in find(mutation, ROOT).read_text(encoding="utf-8")

@@ -1,0 +1,177 @@
+"""Does the guard hold? Each mutation makes code, records or pages disagree; all must be caught.
+
+    make mutate            # prints caught/total; fails below 100 %
+
+A mutation is applied to a copy of the checkout. It counts as caught when `results check` or
+one of the named test files, all of them part of `make test`, fails there.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_resnet.record import checksum
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = "results check"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One deliberate mistake.
+
+    Attributes:
+        what: in words.
+        path: the file, relative to the project; a pattern names its first match.
+        old: text in it; its first occurrence changes.
+        new: what it becomes.
+        guards: `RESULTS`, or files of tests.
+        sign: the checksum of a record is set anew, as a cheat would.
+    """
+
+    what: str
+    path: str
+    old: str
+    new: str
+    guards: tuple[str, ...] = (RESULTS,)
+    sign: bool = False
+
+
+def _code(what: str, module: str, old: str, new: str, *guards: str) -> Mutation:
+    return Mutation(what, f"cifar_resnet/{module}.py", old, new, guards or (RESULTS,))
+
+
+PAGES = ("tests/test_docs.py",)
+EVIDENCE = ("tests/test_evidence.py",)
+RUN = "results/runs/notes-cpu-*.json"
+STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
+
+MUTATIONS = (
+    # hyper-parameters
+    _code("momentum", "recipe", "momentum: float = 0.9", "momentum: float = 0.8"),
+    _code("weight decay", "recipe", "weight_decay: float = 5e-4", "weight_decay: float = 1e-4"),
+    _code("label smoothing", "recipe", "label_smoothing: float = 0.1", "label_smoothing: float = 0.0"),
+    _code("flip probability", "augment", "flip_probability: float = 0.5", "flip_probability: float = 0.4"),
+    _code("erasing range", "augment", "= (0.02, 0.4)\n    erasing", "= (0.02, 0.33)\n    erasing"),
+    # the model
+    _code("stride of conv1", "model", "kernel_size=3, stride=1", "kernel_size=3, stride=2"),
+    _code("bias on conv1", "model", "padding=1, bias=False", "padding=1, bias=True"),
+    _code("pooling kept", "model", "model.maxpool = nn.Identity()", "pass"),
+    _code("shortcut dropped", "depth", "out = out + self.shortcut(x)", "pass"),
+    # augmentation
+    _code("padding mode", "augment", "(padding,) * 4)", '(padding,) * 4, "replicate")', RESULTS),
+    _code("flip upside down", "augment", "images.flip(-1)", "images.flip(-2)"),
+    _code("erasing with zeros", "augment", "torch.where(mask[:, None], noise,", "torch.where(mask[:, None], 0 * noise,"),
+    _code("crop offsets", "augment", "0, 2 * padding + 1, (2, n)", "0, 2 * padding, (2, n)"),
+    _code("standard deviation", "augment", "STD = (0.2470, 0.2435, 0.2616)", "STD = (0.2023, 0.1994, 0.2010)"),
+    _code("mean", "augment", "MEAN = (0.4914, 0.4822,", "MEAN = (0.4914, 0.4914,"),
+    # the loop
+    _code("no augmentation", "train", "augment(x, recipe.augmentation, noise)", "augment(x, type(recipe.augmentation)(0, 0, 0), noise)"),
+    _code("no smoothing in the loss", "train", "CrossEntropyLoss(label_smoothing=recipe.label_smoothing)", "CrossEntropyLoss()"),
+    _code("Nesterov momentum", "train", "        fused=True,\n", "        fused=True,\n        nesterov=True,\n"),
+    _code("no decay of the first layer", "train", "        model.parameters(),\n", "        list(model.parameters())[1:],\n"),
+    _code("schedule stepped per epoch", "train", "epoch + step / steps)", "float(epoch))", "tests/test_train.py"),
+    _code("linear schedule", "recipe", "(1 + math.cos(math.pi * progress)) / 2", "(1 - progress)"),
+    _code("the best epoch reported", "run", "            metrics=metrics,\n", "            metrics=replace(metrics, accuracy=max(e.eval_accuracy for e in history)),\n", "tests/test_run.py"),
+    _code("batch statistics in evaluation", "evaluate", "    model.eval()\n", "    model.train()\n"),
+    # the data
+    _code("class names swapped", "data", '"cat",\n    "deer"', '"deer",\n    "cat"', "tests/test_data.py"),
+    _code("held-out images also trained on", "data", "(train[0][:-held_out], train[1][:-held_out])", "train", "tests/test_data.py"),
+    _code("data set not checked", "results", 'record.data.name != "cifar10" or', 'record.data.name != "cifar10" and', "tests/test_results.py"),
+    _code("removed block kept", "analysis", "return shortcut(block, inputs[0]).relu()", "return output"),
+    # records and weights
+    Mutation("an epoch's number edited", RUN, '"epoch": 2,', '"epoch": 3,'),
+    Mutation("an accuracy raised and signed", RUN, '"metrics": {\n  "accuracy": 0.8', '"metrics": {\n  "accuracy": 0.9', PAGES, sign=True),
+    Mutation("a learning rate edited and signed", RUN, '"learning_rate": 0.1,\n  "schedule"', '"learning_rate": 0.2,\n  "schedule"', sign=True),
+    Mutation("other weights", RUN, '"weights_sha256": "', '"weights_sha256": "0', sign=True),
+    Mutation("an analysis edited", "results/analyses/gradients.json", '"sigmoid20": [\n   6', '"sigmoid20": [\n   7'),
+    # pages
+    Mutation("an accuracy typed into a page", "docs/results.md", "# 实验结果\n", "# 实验结果\n\n准确率达到 95.5%。\n", PAGES),
+    Mutation("a snippet pasted and edited", "docs/model.md", '--8<-- "cifar_resnet/model.py:signature"', "def get_cifar_resnet(num_classes=100):", PAGES),
+    Mutation("a printed output changed", "docs/model.md", "#> 11173962", "#> 11173963", PAGES),
+    _code("a snippet section renamed", "recipe", "[start:learning_rate]", "[start:rate]", *PAGES),
+    Mutation("a code block nobody runs", "docs/model.md", "# 模型改造\n", "# 模型改造\n\n~~~python\nprint(1)\n~~~\n", PAGES),
+    Mutation("a notebook's stored output", "docs/notebooks/residual-blocks.ipynb", STORED[0], STORED[1], PAGES),
+    Mutation("a claim without evidence", "docs/background.md", '{{ evidence("degradation") }}', "这一点人人都知道。", EVIDENCE),
+    Mutation("a verdict by hand", "hooks/evidence.py", "    if all(outcomes):\n", "    if True:\n", EVIDENCE),
+    Mutation("spread ignored", "hooks/comparisons.py", "<= s + t:", "<= 0:", EVIDENCE),
+)  # fmt: skip
+
+
+def find(mutation: Mutation, root: Path) -> Path:
+    """The file to change."""
+    return sorted(root.glob(mutation.path))[0]
+
+
+def apply(mutation: Mutation, root: Path) -> None:
+    """Make the mistake in a copy."""
+    path = find(mutation, root)
+    text = path.read_text(encoding="utf-8")
+    if mutation.old not in text:
+        raise ValueError(f"{mutation.what}: {path} no longer holds {mutation.old!r}")
+    text = text.replace(mutation.old, mutation.new, 1)
+    if mutation.sign:
+        content = json.loads(text)
+        text = json.dumps(content | {"checksum": checksum(content)}, indent=1)
+    path.write_text(text, encoding="utf-8")
+
+
+def caught(root: Path, guards: tuple[str, ...]) -> bool:
+    """Whether a guard fails in a copy."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    commands = [
+        [sys.executable, "-m", "cifar_resnet", "results", "check"]
+        if guard == RESULTS
+        else [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", guard]
+        for guard in guards
+    ]
+    return any(
+        subprocess.run(command, cwd=root, env=environment, capture_output=True).returncode == 1
+        for command in commands
+    )
+
+
+def copy(target: Path) -> None:
+    """The project's own files."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def attempt(mutation: Mutation | None) -> bool:
+    """Copy, make the mistake, and see; without one, all guards must be content."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        copy(root)
+        if mutation is None:
+            return caught(root, tuple({g: None for m in MUTATIONS for g in m.guards}))
+        apply(mutation, root)
+        return caught(root, mutation.guards)
+
+
+def main() -> int:
+    """Try every mutation, two at a time."""
+    if attempt(None):
+        print("the guards fail without any mutation; see to that first", file=sys.stderr)
+        return 1
+    outcomes = []
+    with ThreadPoolExecutor(2) as pool:
+        for mutation, found in zip(MUTATIONS, pool.map(attempt, MUTATIONS), strict=True):
+            print(f"{'caught' if found else 'MISSED'}  {mutation.what}", flush=True)
+            outcomes.append(found)
+    print(f"{sum(outcomes)}/{len(outcomes)} caught")
+    return 0 if all(outcomes) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
