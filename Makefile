@@ -37,6 +37,11 @@ serve: $(STAMP)    ## build the site and serve it at http://127.0.0.1:8000
 docs: $(STAMP)     ## build the site into site/; any warning is an error
 	$(BIN)/mkdocs build --strict
 
+offline: $(STAMP)  ## build resnet-notes.zip: unpack it and open index.html, no server needed
+	OFFLINE=true $(BIN)/mkdocs build --strict --site-dir .cache/offline/resnet-notes
+	cd .cache/offline && rm -f ../../resnet-notes.zip && \
+	  ../../$(BIN)/python -m zipfile -c ../../resnet-notes.zip resnet-notes
+
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
@@ -69,4 +74,4 @@ lock: $(STAMP)     ## pin the newest versions of everything in requirements.lock
 	  --group dev --group docs pyproject.toml --output-file requirements.lock
 
 clean:          ## remove what the targets above made
-	rm -rf .venv hooks/web/node_modules site .cache .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv hooks/web/node_modules site resnet-notes.zip .cache .pytest_cache .ruff_cache .mypy_cache

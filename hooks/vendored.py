@@ -1,4 +1,8 @@
-"""MkDocs hook: the site's own copy of KaTeX (styles, fonts) and mermaid, from npm."""
+"""MkDocs hook: the site's own copy of KaTeX (styles, fonts) and mermaid, from npm.
+
+A page opened from disk may load neither modules nor workers. There mermaid comes as one
+script, and iframe-worker stands in for the worker that searches.
+"""
 
 import node
 from mkdocs.config.defaults import MkDocsConfig
@@ -14,10 +18,27 @@ VENDORED = {
 }
 
 
+OFFLINE = {
+    "assets/vendor/mermaid": ("mermaid/dist", ("mermaid.min.js",)),
+    "assets/vendor/iframe-worker": ("iframe-worker/shim", ("index.js",)),
+}
+
+
+def _offline(config: MkDocsConfig) -> bool:
+    return bool(config.plugins["material/offline"].config.enabled)
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Name our own shim before the theme names one on a CDN."""
+    if _offline(config):
+        config.extra["polyfills"] = ["assets/vendor/iframe-worker/index.js"]
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the vendored files to the site."""
     node.install()
-    for target, (package, patterns) in VENDORED.items():
+    vendored = [*VENDORED.items(), *(OFFLINE.items() if _offline(config) else ())]
+    for target, (package, patterns) in vendored:
         folder = node.MODULES / package
         for pattern in patterns:
             for path in sorted(folder.glob(pattern)):

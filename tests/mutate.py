@@ -56,8 +56,15 @@ MUTATIONS = (
     # hyper-parameters
     _code("momentum", "recipe", "momentum: float = 0.9", "momentum: float = 0.8"),
     _code("weight decay", "recipe", "weight_decay: float = 5e-4", "weight_decay: float = 1e-4"),
-    _code("label smoothing", "recipe", "label_smoothing: float = 0.1", "label_smoothing: float = 0.0"),
-    _code("flip probability", "augment", "flip_probability: float = 0.5", "flip_probability: float = 0.4"),
+    _code(
+        "label smoothing", "recipe", "label_smoothing: float = 0.1", "label_smoothing: float = 0.0"
+    ),
+    _code(
+        "flip probability",
+        "augment",
+        "flip_probability: float = 0.5",
+        "flip_probability: float = 0.4",
+    ),
     _code("erasing range", "augment", "= (0.02, 0.4)\n    erasing", "= (0.02, 0.33)\n    erasing"),
     # the model
     _code("stride of conv1", "model", "kernel_size=3, stride=1", "kernel_size=3, stride=2"),
@@ -67,41 +74,162 @@ MUTATIONS = (
     # augmentation
     _code("padding mode", "augment", "(padding,) * 4)", '(padding,) * 4, "replicate")', RESULTS),
     _code("flip upside down", "augment", "images.flip(-1)", "images.flip(-2)"),
-    _code("erasing with zeros", "augment", "torch.where(mask[:, None], noise,", "torch.where(mask[:, None], 0 * noise,"),
+    _code(
+        "erasing with zeros",
+        "augment",
+        "torch.where(mask[:, None], noise,",
+        "torch.where(mask[:, None], 0 * noise,",
+    ),
     _code("crop offsets", "augment", "0, 2 * padding + 1, (2, n)", "0, 2 * padding, (2, n)"),
-    _code("standard deviation", "augment", "STD = (0.2470, 0.2435, 0.2616)", "STD = (0.2023, 0.1994, 0.2010)"),
+    _code(
+        "standard deviation",
+        "augment",
+        "STD = (0.2470, 0.2435, 0.2616)",
+        "STD = (0.2023, 0.1994, 0.2010)",
+    ),
     _code("mean", "augment", "MEAN = (0.4914, 0.4822,", "MEAN = (0.4914, 0.4914,"),
     # the loop
-    _code("no augmentation", "train", "augment(x, recipe.augmentation, noise)", "augment(x, type(recipe.augmentation)(0, 0, 0), noise)"),
-    _code("no smoothing in the loss", "train", "CrossEntropyLoss(label_smoothing=recipe.label_smoothing)", "CrossEntropyLoss()"),
-    _code("Nesterov momentum", "train", "        fused=True,\n", "        fused=True,\n        nesterov=True,\n"),
-    _code("no decay of the first layer", "train", "        model.parameters(),\n", "        list(model.parameters())[1:],\n"),
-    _code("schedule stepped per epoch", "train", "epoch + step / steps)", "float(epoch))", "tests/test_train.py"),
+    _code(
+        "no augmentation",
+        "train",
+        "augment(x, recipe.augmentation, noise)",
+        "augment(x, type(recipe.augmentation)(0, 0, 0), noise)",
+    ),
+    _code(
+        "no smoothing in the loss",
+        "train",
+        "CrossEntropyLoss(label_smoothing=recipe.label_smoothing)",
+        "CrossEntropyLoss()",
+    ),
+    _code(
+        "Nesterov momentum",
+        "train",
+        "        fused=True,\n",
+        "        fused=True,\n        nesterov=True,\n",
+    ),
+    _code(
+        "no decay of the first layer",
+        "train",
+        "        model.parameters(),\n",
+        "        list(model.parameters())[1:],\n",
+    ),
+    _code(
+        "schedule stepped per epoch",
+        "train",
+        "epoch + step / steps)",
+        "float(epoch))",
+        "tests/test_train.py",
+    ),
     _code("linear schedule", "recipe", "(1 + math.cos(math.pi * progress)) / 2", "(1 - progress)"),
-    _code("the best epoch reported", "run", "            metrics=metrics,\n", "            metrics=replace(metrics, accuracy=max(e.eval_accuracy for e in history)),\n", "tests/test_run.py"),
-    _code("batch statistics in evaluation", "evaluate", "    model.eval()\n", "    model.train()\n"),
+    _code(
+        "the best epoch reported",
+        "run",
+        "            metrics=metrics,\n",
+        "            metrics=replace(metrics, accuracy=max(e.eval_accuracy for e in history)),\n",
+        "tests/test_run.py",
+    ),
+    _code(
+        "batch statistics in evaluation", "evaluate", "    model.eval()\n", "    model.train()\n"
+    ),
     # the data
-    _code("class names swapped", "data", '"cat",\n    "deer"', '"deer",\n    "cat"', "tests/test_data.py"),
-    _code("held-out images also trained on", "data", "(train[0][:-held_out], train[1][:-held_out])", "train", "tests/test_data.py"),
-    _code("data set not checked", "results", 'record.data.name != "cifar10" or', 'record.data.name != "cifar10" and', "tests/test_results.py"),
-    _code("removed block kept", "analysis", "return shortcut(block, inputs[0]).relu()", "return output"),
+    _code(
+        "class names swapped",
+        "data",
+        '"cat",\n    "deer"',
+        '"deer",\n    "cat"',
+        "tests/test_data.py",
+    ),
+    _code(
+        "held-out images also trained on",
+        "data",
+        "(train[0][:-held_out], train[1][:-held_out])",
+        "train",
+        "tests/test_data.py",
+    ),
+    _code(
+        "data set not checked",
+        "results",
+        'record.data.name != "cifar10" or',
+        'record.data.name != "cifar10" and',
+        "tests/test_results.py",
+    ),
+    _code(
+        "removed block kept",
+        "analysis",
+        "return shortcut(block, inputs[0]).relu()",
+        "return output",
+    ),
     # records and weights
     Mutation("an epoch's number edited", RUN, '"epoch": 2,', '"epoch": 3,'),
-    Mutation("an accuracy raised and signed", RUN, '"metrics": {\n  "accuracy": 0.8', '"metrics": {\n  "accuracy": 0.9', PAGES, sign=True),
-    Mutation("a learning rate edited and signed", RUN, '"learning_rate": 0.1,\n  "schedule"', '"learning_rate": 0.2,\n  "schedule"', sign=True),
+    Mutation(
+        "an accuracy raised and signed",
+        RUN,
+        '"metrics": {\n  "accuracy": 0.8',
+        '"metrics": {\n  "accuracy": 0.9',
+        PAGES,
+        sign=True,
+    ),
+    Mutation(
+        "a learning rate edited and signed",
+        RUN,
+        '"learning_rate": 0.1,\n  "schedule"',
+        '"learning_rate": 0.2,\n  "schedule"',
+        sign=True,
+    ),
     Mutation("other weights", RUN, '"weights_sha256": "', '"weights_sha256": "0', sign=True),
-    Mutation("an analysis edited", "results/analyses/gradients.json", '"sigmoid20": [\n   6', '"sigmoid20": [\n   7'),
+    Mutation(
+        "an analysis edited",
+        "results/analyses/gradients.json",
+        '"sigmoid20": [\n   6',
+        '"sigmoid20": [\n   7',
+    ),
     # pages
-    Mutation("an accuracy typed into a page", "docs/results.md", "# 实验结果\n", "# 实验结果\n\n准确率达到 95.5%。\n", PAGES),
-    Mutation("a snippet pasted and edited", "docs/model.md", '--8<-- "cifar_resnet/model.py:signature"', "def get_cifar_resnet(num_classes=100):", PAGES),
+    Mutation(
+        "an accuracy typed into a page",
+        "docs/results.md",
+        "# 实验结果\n",
+        "# 实验结果\n\n准确率达到 95.5%。\n",
+        PAGES,
+    ),
+    Mutation(
+        "a snippet pasted and edited",
+        "docs/model.md",
+        '--8<-- "cifar_resnet/model.py:signature"',
+        "def get_cifar_resnet(num_classes=100):",
+        PAGES,
+    ),
     Mutation("a printed output changed", "docs/model.md", "#> 11173962", "#> 11173963", PAGES),
     _code("a snippet section renamed", "recipe", "[start:learning_rate]", "[start:rate]", *PAGES),
-    Mutation("a code block nobody runs", "docs/model.md", "# 模型改造\n", "# 模型改造\n\n~~~python\nprint(1)\n~~~\n", PAGES),
-    Mutation("a notebook's stored output", "docs/notebooks/residual-blocks.ipynb", STORED[0], STORED[1], PAGES),
-    Mutation("a claim without evidence", "docs/background.md", '{{ evidence("degradation") }}', "这一点人人都知道。", EVIDENCE),
-    Mutation("a verdict by hand", "hooks/evidence.py", "    if all(outcomes):\n", "    if True:\n", EVIDENCE),
+    Mutation(
+        "a code block nobody runs",
+        "docs/model.md",
+        "# 模型改造\n",
+        "# 模型改造\n\n~~~python\nprint(1)\n~~~\n",
+        PAGES,
+    ),
+    Mutation(
+        "a notebook's stored output",
+        "docs/notebooks/residual-blocks.ipynb",
+        STORED[0],
+        STORED[1],
+        PAGES,
+    ),
+    Mutation(
+        "a claim without evidence",
+        "docs/background.md",
+        '{{ evidence("degradation") }}',
+        "这一点人人都知道。",
+        EVIDENCE,
+    ),
+    Mutation(
+        "a verdict by hand",
+        "hooks/evidence.py",
+        "    if all(outcomes):\n",
+        "    if True:\n",
+        EVIDENCE,
+    ),
     Mutation("spread ignored", "hooks/comparisons.py", "<= s + t:", "<= 0:", EVIDENCE),
-)  # fmt: skip
+)
 
 
 def find(mutation: Mutation, root: Path) -> Path:
