@@ -100,12 +100,12 @@ def notebook(cells: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """``mkdocs build --strict`` into ``folder/site``."""
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -105,6 +105,19 @@ def test_a_changed_default_is_noticed(
     monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
     found = problems(tmp_path, run / "weights.safetensors")
     assert "the recipe has changed since (momentum)" in found
+
+
+def test_a_recipe_may_move_away_from_what_it_was_chosen_by(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads((run / "record.json").read_text())
+    copy = tmp_path / "record.json"
+    copy.write_text((run / "record.json").read_text())
+    rewrite(copy, data=content["data"] | {"eval_split": "val"})
+    add(tmp_path, tmp_path)
+    changed = replace(RECIPES["smoke"](), momentum=0.8)
+    monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
+    assert "recipe" not in problems(tmp_path, run / "weights.safetensors")
     assert "re-run it: cifar-resnet train smoke --seed 0" in found
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
-from tests.site_build import ROOT, build, invented, tree
+from tests.site_build import ROOT, build, invented, small, tree
 
 PREFIX = "/cifar-resnet/"
 SCHEMES = ("light", "dark")
@@ -285,3 +285,26 @@ def test_charts_speak(open_page) -> None:  # type: ignore[no-untyped-def]
         assert chart.locator("details table").count() >= 1
         for drawing in chart.locator(".panel svg").all():
             assert len(drawing.get_attribute("aria-label") or "") > 10
+
+
+def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
+    diagram = "```mermaid\ngraph LR\n    A --> B\n```"
+    pages = {"index.md": f"# 首页\n\n$x^2$\n\n{diagram}", "other.md": "# 残差块\n\n恒等映射"}
+    done = build(small(tmp_path, pages), OFFLINE="true")
+    assert done.returncode == 0, done.stderr
+    moved = (tmp_path / "site").rename(tmp_path / "解压 到这里")
+    context = browser.new_context()
+    page, problems = context.new_page(), []
+    page.set_default_timeout(120_000)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: r.url.startswith("http") and problems.append(r.url))
+    page.goto((moved / "index.html").as_uri())
+    page.wait_for_selector("div.mermaid")
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("恒等映射")
+    page.keyboard.press("End")
+    expect(page.locator(".md-search-result__link").first).to_be_visible()
+    page.locator(".md-search-result__link").first.click()
+    page.wait_for_url("**/other.html*")
+    context.close()
+    assert problems == []
