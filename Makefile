@@ -4,8 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUT ?= runs
+DEVICE ?= cpu
+EXPERIMENTS ?=
 BUDGET ?= 7m
-JOBS ?= 4
+JOBS ?= $(if $(filter cpu,$(DEVICE)),1,4)
+BRANCH ?= records
 # pip reads these itself, e.g. make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export PIP_INDEX_URL PIP_EXTRA_INDEX_URL
 export NO_MKDOCS_2_WARNING := 1
@@ -16,7 +19,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test check mutate gpu-figures lint format lock clean
+.PHONY: help install serve docs docs-update test check experiments publish propose mutate gpu-figures lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -51,6 +54,21 @@ docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 check: $(STAMP)    ## fail if the code no longer stands behind a published record
 	$(BIN)/cifar-resnet results check
 
+experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BUDGET
+	$(BIN)/cifar-resnet experiments run $(EXPERIMENTS) --device $(DEVICE) --budget $(BUDGET) \
+	  --jobs $(JOBS) --out $(OUT)
+
+publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
+	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +)
+
+propose:        ## open a pull request with the new records in results/, from branch BRANCH
+	git switch --create $(BRANCH)
+	git add results
+	git -c user.name=cifar-resnet -c user.email=noreply@github.com commit --message "New run records"
+	gh auth setup-git
+	git push origin $(BRANCH)
+	gh pr create --fill --head $(BRANCH)
+
 mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one is caught
 	$(BIN)/python -m tests.mutate
 
@@ -64,6 +82,7 @@ lint: $(STAMP)     ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/zizmor --quiet --offline .github
 
 format: $(STAMP)   ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -97,8 +97,8 @@ def _parser() -> _Parser:
 
     results = subcommands.add_parser("results", help="publish records, check the published ones")
     actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
-    add = actions.add_parser("add", help="publish a finished run")
-    add.add_argument("run_folder", type=Path, metavar="RUN")
+    add = actions.add_parser("add", help="publish finished runs")
+    add.add_argument("run_folders", type=Path, nargs="+", metavar="RUN")
     add.set_defaults(run=commands.results_add)
     check = actions.add_parser(
         "check", help="fail if the code no longer stands behind a record or the weights"

@@ -141,10 +141,11 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def results_add(args: argparse.Namespace) -> None:
-    """Publish a finished run."""
+    """Publish finished runs."""
     from cifar_resnet.results import add
 
-    print(add(args.run_folder, args.results))
+    for folder in args.run_folders:
+        print(add(folder, args.results))
 
 
 def results_check(args: argparse.Namespace) -> None:

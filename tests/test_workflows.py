@@ -1,0 +1,56 @@
+"""Workflows call make targets and nothing else, so that all they do can be rehearsed."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def steps(workflow: Path) -> list[dict[str, str]]:
+    jobs = yaml.safe_load(workflow.read_text())["jobs"].values()
+    return [step for job in jobs for step in job["steps"]]
+
+
+def targets(workflow: Path) -> list[str]:
+    return [step["run"].removeprefix("make ") for step in steps(workflow) if "run" in step]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_steps_call_make_or_pinned_actions(workflow: Path) -> None:
+    for step in steps(workflow):
+        if "run" in step:
+            assert re.fullmatch(r"make [a-z-]+", step["run"])
+        else:
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"])
+
+
+@pytest.mark.parametrize(
+    "target", sorted({target for workflow in WORKFLOWS for target in targets(workflow)})
+)
+def test_every_target_is_there(target: str) -> None:
+    """Its commands, without running them: the gate and other tests run most of them."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_a_run_is_trained_published_and_checked(tmp_path: Path) -> None:
+    """The chain of the training workflow, as far as synthetic images may go: no further."""
+    out = tmp_path / "runs"
+    words = f"train smoke --data synthetic --epochs 1 --set network=resnet20 --out {out}/one"
+    command = [ROOT / ".venv" / "bin" / "cifar-resnet"]
+    if not command[0].exists():
+        pytest.skip("needs the environment that make install sets up")
+    subprocess.run([*command, *words.split(), "--no-compile"], check=True, capture_output=True)
+    done = subprocess.run(
+        ["make", "publish", f"OUT={out}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "not measured on the published CIFAR-10" in done.stderr
