@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,7 +29,7 @@ from cifar_resnet.augment import MEAN, STD, augment
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
-from cifar_resnet.record import Software, software
+from cifar_resnet.record import Software, read, software
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer, train_epoch
 
@@ -277,27 +278,67 @@ def training_flops(network: str) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def ratios(record: BenchRecord) -> list[float]:
+    """How many times as fast as the plain loop ours was, round by round.
+
+    Args:
+        record: any.
+    """
+    return [a / b for a, b in zip(record.ours, record.reference, strict=True)]
+
+
+def shares(record: BenchRecord) -> list[float]:
+    """Which share of the matrix products' rate our loop reached, round by round.
+
+    Args:
+        record: any.
+    """
+    return [a * record.flops / b for a, b in zip(record.ours, record.ceiling, strict=True)]
+
+
+def pipeline(record: BenchRecord) -> list[float]:
+    """Which share of a step's time augmentation takes, round by round.
+
+    Args:
+        record: any.
+    """
+    return [a / b for a, b in zip(record.ours, record.augment, strict=True)]
+
+
+def read_bench(path: Path) -> BenchRecord:
+    """Read and validate a benchmark's record; errors as in `cifar_resnet.record.read_record`.
+
+    Args:
+        path: what ``cifar-resnet bench`` wrote.
+
+    Example:
+        >>> read_bench(Path("nowhere.json"))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: record nowhere.json does not exist
+    """
+    record: BenchRecord = read(BenchRecord, SCHEMA, path)
+    return record
+
+
 def summary(record: BenchRecord) -> str:
     """What a benchmark found, in a few lines.
 
     The ratio of the two loops is taken round by round: the median and the range.
     """
-    ratios = [a / b for a, b in zip(record.ours, record.reference, strict=True)]
-    shares = [a * record.flops / b for a, b in zip(record.ours, record.ceiling, strict=True)]
-    pipeline = [a / b for a, b in zip(record.ours, record.augment, strict=True)]
+    times = ratios(record)
     h = record.hardware
     return "\n".join(
         (
-            f"{record.network}, batch {record.batch_size}, {len(ratios)} rounds of "
+            f"{record.network}, batch {record.batch_size}, {len(times)} rounds of "
             f"{record.steps} steps",
             f"{h.name}: {h.device}, {h.threads} threads, {h.precision}"
             f"{', compiled' if h.compile else ''}",
             f"plain loop       {median(record.reference):9.0f} images/s",
             f"this loop        {median(record.ours):9.0f} images/s",
-            f"ratio            {median(ratios):9.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"ratio            {median(times):9.2f} ({min(times):.2f} to {max(times):.2f})",
             f"matrix products  {median(record.ceiling) / 1e12:9.2f} TFLOP/s, of which this loop "
-            f"uses {median(shares):.0%}",
-            f"augmentation     {median(pipeline):9.1%} of a step",
+            f"uses {median(shares(record)):.0%}",
+            f"augmentation     {median(pipeline(record)):9.1%} of a step",
             f"first step       {record.first_step_seconds:9.1f} s",
             f"peak memory      {record.peak_bytes / 2**20:9.0f} MiB",
         )

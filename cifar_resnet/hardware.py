@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +54,8 @@ def detect(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; default: CUDA if there is any.
         precision: ``"bf16"`` or ``"fp32"``.
         compile: use ``torch.compile``; default: yes where a C++ compiler is at hand.
-        threads: CPU threads; default: torch's own choice.
+        threads: CPU threads; default: ``OMP_NUM_THREADS`` if it is set; else, where the CPU
+            trains, one for each core that nothing else keeps busy (`free_cores`).
 
     Raises:
         InputError: if the device is not there, or the precision is unknown.
@@ -74,9 +77,11 @@ def detect(
         raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    if threads is None and kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        threads = min(torch.get_num_threads(), free_cores())
     if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}")
         torch.set_num_threads(threads)
     return Hardware(
         device=device,
@@ -100,6 +105,40 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def free_cores(seconds: float = 0.2) -> int:
+    """Cores of this process's share of the machine that nothing else keeps busy, at least 1.
+
+    Threads wait for each other many times a step, so that a single one on a busy core holds
+    up all the rest: one thread alone is faster then. Where the system does not tell, all
+    cores count as free.
+
+    Args:
+        seconds: how long to look.
+
+    Example:
+        >>> free_cores() >= 1
+        True
+    """
+    if not Path("/proc/stat").exists():
+        return os.cpu_count() or 1
+    before = _idle_seconds()
+    time.sleep(seconds)
+    after = _idle_seconds()
+    idle = [after[core] - before[core] for core in os.sched_getaffinity(0) if core in after]
+    return max(1, sum(share > seconds / 2 for share in idle))
+
+
+def _idle_seconds() -> dict[int, float]:
+    """Seconds that each core has been idle since the machine started."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    rows = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    return {
+        int(name[3:]): (int(values[3]) + int(values[4])) / ticks
+        for name, *values in rows
+        if re.fullmatch(r"cpu\d+", name)
+    }
 
 
 def _has_fast_bf16(kind: str) -> bool:

@@ -8,9 +8,9 @@
     {{ layer_table() }}               the two networks, layer by layer
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
-``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``. Arguments are Python
-literals. An unknown name or a wrong argument fails the build. Each result is one line of
-HTML, so that a macro may stand in a sentence, a list or a box.
+``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on the page on
+speed, ``{{ speed() }}``. Arguments are Python literals. An unknown name or a wrong argument fails the
+build.
 """
 
 import ast
@@ -27,6 +27,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from records import RECORDS, Results, read_results
+from speed import speed
 from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
@@ -56,6 +57,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.tuning,
         results_page.provenance,
         results_page.compared,
+        speed,
     )
 }
 ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer_table}

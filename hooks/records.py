@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from mkdocs.exceptions import PluginError
 
 from cifar_resnet.analysis import AnalysisRecord, read_analysis
+from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record
@@ -44,12 +45,14 @@ class Results:
         tuning: runs on held-out images.
         runs: every run on the test images, those of comparisons too.
         analyses: by their ids.
+        benchmarks: by network and device.
     """
 
     groups: tuple[Group, ...] = ()
     tuning: tuple[Record, ...] = ()
     runs: tuple[Record, ...] = ()
     analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
+    benchmarks: tuple[BenchRecord, ...] = ()
 
     def published(self, name: str) -> Group | None:
         """The runs of a named recipe as the package has it now; None while there are none."""
@@ -75,7 +78,9 @@ def read_results(folder: Path) -> Results:
         for recipe, runs in groups.items()
     ]
     ordered.sort(key=lambda group: -group.spread(lambda run: run.metrics.accuracy)[0])
-    return Results(tuple(ordered), _read(folder, "val"), every, _analyses(folder))
+    return Results(
+        tuple(ordered), _read(folder, "val"), every, _analyses(folder), _benchmarks(folder)
+    )
 
 
 def differences(recipe: Recipe) -> list[str]:
@@ -103,6 +108,19 @@ def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
             raise PluginError(f"record {path} cannot be shown: {why}")
         found[record.id] = record
     return found
+
+
+def _benchmarks(folder: Path) -> tuple[BenchRecord, ...]:
+    found = []
+    for path in sorted((folder / "bench").glob("*.json")):
+        try:
+            record = read_bench(path)
+        except InputError as error:
+            raise PluginError(str(error)) from error
+        if not record.software.clean:
+            raise PluginError(f"record {path} cannot be shown: its code was not committed")
+        found.append(record)
+    return tuple(sorted(found, key=lambda r: (r.hardware.device, r.network)))
 
 
 def _checked(path: Path, split: str) -> Record:

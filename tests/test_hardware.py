@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -39,3 +41,33 @@ def test_wrong_precision_and_threads_are_named() -> None:
         hardware.detect("cpu", precision="fp8")
     with pytest.raises(InputError, match="threads"):
         hardware.detect("cpu", threads=0)
+
+
+@pytest.mark.parametrize(
+    ("later", "free"),
+    [({0: 1.0, 1: 1.0}, 2), ({0: 1.0, 1: 0.01}, 1), ({0: 0.0, 1: 0.0}, 1)],
+    ids=["idle", "one busy", "all busy"],
+)
+def test_busy_cores_get_no_thread(
+    monkeypatch: pytest.MonkeyPatch, later: dict[int, float], free: int
+) -> None:
+    readings = iter([{0: 0.0, 1: 0.0}, later])
+    monkeypatch.setattr(hardware, "_idle_seconds", lambda: next(readings))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    hardware.detect("cpu", compile=False)
+    assert chosen == [free]
+
+
+def test_threads_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise AssertionError("nobody needs to look")
+
+    monkeypatch.setattr(hardware, "free_cores", fail)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    hardware.detect("cpu", compile=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert hardware.detect("cpu", compile=False, threads=1).threads == 1

@@ -222,6 +222,7 @@ QUERIES = {
     "随机擦除": "training/#random-erasing",
     "混淆矩阵": "results/",
     "校准误差": "results/",
+    "混合精度": "speed/",
     "镜像": "reproduce/",
     "实验记录": "reproduce/#record",
     "前向钩子": "notebooks/feature-maps/",

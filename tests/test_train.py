@@ -4,7 +4,9 @@ from torch import nn
 
 from cifar_resnet.augment import augment
 from cifar_resnet.data import Dataset
+from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
+from cifar_resnet.synthetic import draw
 from cifar_resnet.train import batches, make_optimizer, train_epoch
 
 
@@ -57,3 +59,24 @@ def test_epochs_see_other_orders_and_seeds_too() -> None:
     assert order(0) == order(0)
     assert order(0) != order(1)
     assert sorted(order(0)) == list(range(8))
+
+
+def test_bf16_trains_as_fp32_does() -> None:
+    """The loss of the first 20 steps, epoch by epoch of four."""
+    images, labels = draw(128, seed=0)
+    recipe = Recipe(name="test", network="resnet20", epochs=5, batch_size=32, learning_rate=0.02)
+    losses: dict[str, list[float]] = {}
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = build(recipe.network)
+        optimizer = make_optimizer(model, recipe)
+        losses[precision] = [
+            train_epoch(
+                model, optimizer, recipe, images, labels,
+                epoch=epoch, seed=0, precision=precision,
+            )[0]
+            for epoch in range(recipe.epochs)
+        ]  # fmt: skip
+    assert losses["fp32"][-1] < losses["fp32"][0] - 0.1, "something was learned"
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
