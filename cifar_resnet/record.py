@@ -92,7 +92,7 @@ class Record:
         train_seconds: sum over the epochs, compilation included.
         images_per_second: trained images over time, the median of the epochs.
         history: one entry an epoch.
-        metrics: of the last epoch's weights, one view an image.
+        metrics: of the last epoch's weights, one view an image, in float32.
         weights_sha256: of the weights file written with this record.
         fingerprint: of the recipe's behaviour (`cifar_resnet.fingerprint`).
         checksum: SHA-256 over everything else.

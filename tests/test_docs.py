@@ -78,7 +78,11 @@ def typed_figures(markdown: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+# The titles of papers hold figures, too.
+OWN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "references.md"]
+
+
+@pytest.mark.parametrize("page", OWN, ids=lambda p: p.name)
 def test_measured_numbers_are_not_typed(page: Path) -> None:
     assert typed_figures(page.read_text()) == []
 

@@ -9,6 +9,7 @@ from cifar_resnet.checkpoint import load_weights, sha256
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Silent
 from cifar_resnet.errors import InputError
+from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
@@ -61,6 +62,27 @@ def test_a_run_ends_in_a_valid_record_and_its_weights(
     assert load_weights(copy, weights) == record.id
     for a, b in zip(run.model.parameters(), copy.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_the_last_epoch_is_reported_even_if_another_was_better(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.9, 0.5])
+    real = module.measure
+    monkeypatch.setattr(
+        module, "measure", lambda *given: replace(real(*given), accuracy=next(accuracies))
+    )
+    record = fit(RECIPE, synthetic, cpu, out=tmp_path).record
+    assert [epoch.eval_accuracy for epoch in record.history] == [0.9, 0.5]
+    assert record.metrics.accuracy == 0.5
+
+
+def test_what_is_reported_is_measured_in_float32(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    run = fit(RECIPE, synthetic, replace(cpu, precision="bf16"), out=tmp_path)
+    logits = predict_logits(run.model, synthetic.eval_images)
+    assert run.record.metrics == measure(logits, synthetic.eval_labels)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(
