@@ -11,7 +11,7 @@ from comparisons import Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
-from wording import PENDING
+from wording import OUTDATED, PENDING
 
 from cifar_resnet.experiments import Experiment, jobs, missing, select
 from cifar_resnet.record import Record
@@ -31,9 +31,8 @@ def evidence(results: Results, name: str) -> str:
         source = f"分析 {'、'.join(links)}：{source}"
     if queued:
         source += f"完整版还在队列里：{_code(queued)}。"
-    return _box(
-        claim, _badge(_verdict(shown.findings)), f"{shown.chart}<ul>{findings}</ul>", source
-    )
+    badge = _badge(_verdict(shown.findings)) + (OUTDATED if _outdated(claim, results) else "")
+    return _box(claim, badge, f"{shown.chart}<ul>{findings}</ul>", source)
 
 
 def claims(results: Results) -> str:
@@ -66,6 +65,13 @@ def _look(claim: Claim, results: Results) -> tuple[Shown | None, tuple[str, ...]
         if all(runs.values()):
             return claim.show(experiment, runs), claim.experiments[:index]
     return None, ()
+
+
+def _outdated(claim: Claim, results: Results) -> bool:
+    """Whether the code no longer stands behind what a claim is judged by."""
+    experiments = select(list(claim.experiments)) if claim.experiments else []
+    runs = [run for e in experiments for group in arms(e, results.runs).values() for run in group]
+    return any(name in results.outdated for name in (*claim.analyses, *(run.id for run in runs)))
 
 
 def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:

@@ -16,6 +16,7 @@ fails the build.
 import ast
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import results_page
@@ -26,12 +27,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from records import RECORDS, Results, read_results
+from records import RECORDS, Results, find_outdated, read_results
 from speed import speed
-from wording import PENDING, percent
+from wording import OUTDATED, PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
 _results = Results()
+_serving = False
 
 
 def accuracy(results: Results, recipe: str) -> str:
@@ -39,7 +41,8 @@ def accuracy(results: Results, recipe: str) -> str:
     group = results.published(recipe)
     if group is None:
         return PENDING
-    return f"<span>{percent(*group.spread(lambda run: run.metrics.accuracy))}</span>"
+    old = OUTDATED if any(run.id in results.outdated for run in group.runs) else ""
+    return f"<span>{percent(*group.spread(lambda run: run.metrics.accuracy))}</span>{old}"
 
 
 # What a page may call: on results, and on the code alone.
@@ -63,11 +66,20 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
 ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer_table}
 
 
+def on_startup(command: str, dirty: bool) -> None:
+    """Remember whether somebody is writing, with ``make serve``."""
+    global _serving
+    _serving = command == "serve"
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Read the records, and put a copy of each into the site."""
     global _results
-    folder = Path(config.config_file_path).parent / "results"
+    top = Path(config.config_file_path).parent
+    folder = top / "results"
     _results = read_results(folder)
+    if _serving:
+        _results = replace(_results, outdated=find_outdated(_results, top / ".cache"))
     for path in sorted(folder.glob("*/*.json")):
         name = f"{RECORDS}/{path.name}"
         files.append(File.generated(config, name, abs_src_path=str(path)))

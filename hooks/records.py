@@ -1,5 +1,8 @@
 """The run records behind the site's numbers: read, checked, and grouped by recipe."""
 
+import functools
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,12 +11,13 @@ from statistics import mean, stdev
 
 from mkdocs.exceptions import PluginError
 
-from cifar_resnet.analysis import AnalysisRecord, read_analysis
+from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.errors import InputError
+from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
-from cifar_resnet.record import Record, read_record
-from cifar_resnet.results import ANALYSES, FOLDERS, objection
+from cifar_resnet.record import Record, read_record, software
+from cifar_resnet.results import ANALYSES, FOLDERS, objection, outdated
 
 RECORDS = "records"  # the folder of their copies in the site
 
@@ -46,6 +50,8 @@ class Results:
         runs: every run on the test images, those of comparisons too.
         analyses: by their ids.
         benchmarks: by network and device.
+        outdated: ids of records that the code no longer stands behind, with the reason;
+            looked for in ``make serve`` alone, since ``make check`` refuses them.
     """
 
     groups: tuple[Group, ...] = ()
@@ -53,6 +59,7 @@ class Results:
     runs: tuple[Record, ...] = ()
     analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
     benchmarks: tuple[BenchRecord, ...] = ()
+    outdated: dict[str, str] = field(default_factory=dict)
 
     def published(self, name: str) -> Group | None:
         """The runs of a named recipe as the package has it now; None while there are none."""
@@ -81,6 +88,27 @@ def read_results(folder: Path) -> Results:
     return Results(
         tuple(ordered), _read(folder, "val"), every, _analyses(folder), _benchmarks(folder)
     )
+
+
+def find_outdated(results: Results, cache: Path) -> dict[str, str]:
+    """Records that the code, as it is now, no longer stands behind.
+
+    Args:
+        results: what is published.
+        cache: folder that keeps the answer until code or records change.
+    """
+    checksums = [r.checksum for r in (*results.runs, *results.analyses.values())]
+    key = hashlib.sha256(" ".join([software().source_sha256, *checksums]).encode()).hexdigest()
+    kept = cache / f"outdated-{key[:16]}.json"
+    if not kept.exists():
+        current = functools.cache(fingerprint)
+        found = {run.id: "；".join(outdated(run, current)) for run in results.runs}
+        for record in results.analyses.values():
+            found[record.id] = "" if behaves_as_before(record) else "the code measures otherwise"
+        cache.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({name: why for name, why in found.items() if why}))
+    answer: dict[str, str] = json.loads(kept.read_text())
+    return answer
 
 
 def differences(recipe: Recipe) -> list[str]:

@@ -17,7 +17,7 @@ from charts import (
     table,
 )
 from records import RECORDS, Group, Results, differences
-from wording import CLASSES, PENDING, date, device, duration, percent
+from wording import CLASSES, OUTDATED, PENDING, date, device, duration, percent
 
 from cifar_resnet.data import CLASSES as ENGLISH
 from cifar_resnet.record import Epoch, Record
@@ -29,10 +29,11 @@ def headline(results: Results) -> str:
     """One card a recipe: test accuracy after the last epoch, and what it took."""
     if not results.groups:
         return _pending("还没有完成的训练")
-    return f'<div class="cards">{"".join(map(_card, results.groups))}</div>'
+    cards = (_card(group, results.outdated) for group in results.groups)
+    return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(group: Group) -> str:
+def _card(group: Group, outdated: dict[str, str]) -> str:
     n = len(group.runs)
     seeds = "、".join(str(run.seed) for run in group.runs)
     spread = f"{n} 次运行的均值 ± 样本标准差" if n > 1 else "单次运行"
@@ -41,12 +42,13 @@ def _card(group: Group) -> str:
     )
     times = mean(run.train_seconds for run in group.runs)
     accuracy = percent(*group.spread(lambda run: run.metrics.accuracy))
+    old = f" {OUTDATED}" if any(run.id in outdated for run in group.runs) else ""
     lines = (
         f"测试集准确率，{spread}（种子 {seeds}）",
         f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，{'；'.join(devices)}",
     )
     return (
-        f'<div class="card"><p class="card-title">{escape(group.label)}</p>'
+        f'<div class="card"><p class="card-title">{escape(group.label)}{old}</p>'
         f'<p class="card-number">{accuracy}</p>'
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>"
@@ -240,7 +242,9 @@ def tuning(results: Results) -> str:
 
 def provenance(results: Results) -> str:
     """Where each published number comes from, one card a run."""
-    cards = [_origin(group, run) for group in results.groups for run in group.runs]
+    cards = [
+        _origin(group, run, results.outdated) for group in results.groups for run in group.runs
+    ]
     if not cards:
         return _pending("还没有实验记录")
     return f'<div class="runs" markdown="1">\n\n{"".join(cards)}</div>'
@@ -266,13 +270,13 @@ def compared(results: Results) -> str:
                 f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
                 device(hardware.device, hardware.name, hardware.threads),
                 duration(run.train_seconds),
-                _link(run, date(run.finished)),
+                _link(run, date(run.finished)) + (OUTDATED if run.id in results.outdated else ""),
             ]
         )
     return _markdown_table(head, rows)
 
 
-def _origin(group: Group, run: Record) -> str:
+def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     hardware = run.hardware
     parts = f"（分 {run.sessions} 段）" if run.sessions > 1 else ""
     facts = {
@@ -286,6 +290,8 @@ def _origin(group: Group, run: Record) -> str:
         "速度": f"{run.images_per_second:,.0f} 张/秒",
         "实验记录": _link(run),
     }
+    if run.id in outdated:
+        facts["待重新验证"] = f"{escape(outdated[run.id])}"
     terms = "".join(f"{term}\n:   {fact}\n\n" for term, fact in facts.items())
     return (
         f'<div class="card" markdown="1">\n<p class="card-title">{escape(group.label)}，'

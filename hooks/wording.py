@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 PENDING = '<span class="pending">待训练</span>'
+OUTDATED = '<span class="pending">待重新验证</span>'
 CLASSES = ("飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车")
 
 

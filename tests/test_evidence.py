@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 from claims import CLAIMS
 from comparisons import DEPTHS, accuracy, compare
 from evidence import evidence
 from macros import expand
 from mkdocs.exceptions import PluginError
-from records import Results, read_results
+from records import Results, find_outdated, read_results
 
 from cifar_resnet.analysis import ANALYSES
 from cifar_resnet.experiments import Experiment, jobs, select
@@ -113,6 +115,22 @@ def test_runs_of_another_recipe_do_not_count() -> None:
         replace(run, recipe=replace(run.recipe, epochs=3)) for run in results(**accuracies).runs
     )
     assert "待训练" in evidence(Results(runs=other), "degradation")
+
+
+def test_what_the_code_no_longer_stands_behind_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_outdated(PUBLISHED, tmp_path / "now") == {}
+    monkeypatch.setattr(records, "behaves_as_before", lambda record: record.id != "gradients")
+    changed = replace(PUBLISHED, outdated=find_outdated(PUBLISHED, tmp_path / "then"))
+    assert set(changed.outdated) == {"gradients"}
+    assert "待重新验证" in evidence(changed, "vanishing")
+    assert "待重新验证" not in evidence(PUBLISHED, "vanishing")
+    run = PUBLISHED.groups[0].runs[0]
+    old = replace(PUBLISHED, outdated={run.id: "the recipe has changed"})
+    shown = expand("{{ headline() }} {{ provenance() }}", old)
+    assert shown.count("待重新验证") == 2
+    assert "the recipe has changed" in shown
 
 
 def test_published_analyses_are_judged() -> None:
