@@ -4,12 +4,17 @@ mkdocs-jupyter executes a notebook; our template (``notebook_templates``) turns 
 Markdown instead of 600 kB of HTML with styles and scripts from elsewhere; MkDocs renders
 that, so that formulas, links, headings and search work as on any page.
 
+Pictures are SVG without a background: their text is in the page's font, and what matplotlib
+draws in black takes the page's own colour, light or dark.
+
 An executed notebook is kept in ``.cache`` under a key of everything it depends on: its own
 text, the template, the whole package and the libraries' versions.
 """
 
 import hashlib
 import html
+import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,9 +29,25 @@ TEMPLATES = Path(__file__).resolve().parent / "notebook_templates"
 _LIBRARIES = ("ipykernel", "matplotlib", "mkdocs-jupyter", "nbconvert", "numpy", "torch")
 
 
+_KERNEL = """
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.rc = {
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.framealpha": 0.0,
+}
+"""
+
+
 def on_config(config: MkDocsConfig) -> None:
-    """Point mkdocs-jupyter to our templates."""
+    """Point mkdocs-jupyter to our templates, and the kernel to our settings."""
     settings.templates_dir = str(TEMPLATES)
+    folder = Path(config.config_file_path).parent / ".cache" / "ipython"
+    profile = folder / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text(_KERNEL)
+    os.environ["IPYTHONDIR"] = str(folder)
 
 
 def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> None:
@@ -41,17 +62,42 @@ def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> None:
             execute(config, files)
             cached.parent.mkdir(parents=True, exist_ok=True)
             escaped = str(page.content).split("<")[0]  # mkdocs-jupyter appends styles
-            cached.write_text(html.unescape(escaped), "utf-8")
-        page.markdown = cached.read_text("utf-8")
+            cached.write_text(_recolour(html.unescape(escaped)), "utf-8")
+        page.markdown = _with_buttons(cached.read_text("utf-8"), page, config)
         Page.render(page, config, files)
 
     page.render = render  # type: ignore[method-assign]
 
 
+def _recolour(markdown: str) -> str:
+    """Black in pictures becomes the page's own colour."""
+    return re.sub(
+        "<svg .*?</svg>",
+        lambda drawing: drawing[0].replace("#000000", "currentColor"),
+        markdown,
+        flags=re.DOTALL,
+    )
+
+
+def _with_buttons(markdown: str, page: Page, config: MkDocsConfig) -> str:
+    """Put the ways to run a notebook below its title."""
+    path = page.file.src_uri
+    name = path.rsplit("/", 1)[-1]
+    repository = (config.repo_url or "").rstrip("/")
+    colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
+    buttons = (
+        f'<p class="notebook-buttons"><a class="md-button" href="{name}" download>下载笔记本</a>'
+        f'<a class="md-button" href="{colab}/blob/main/docs/{path}">在 Colab 中打开</a></p>\n\n'
+        f"在 Colab 中要先装这个包：`!pip install git+{repository}`。\n"
+    )
+    title, _, rest = markdown.partition("\n")
+    return f"{title}\n\n{buttons}{rest}"
+
+
 def _key(page: Page) -> str:
     package = Path(cifar_resnet.__file__).parent
     sources = [Path(page.file.abs_src_path or ""), *TEMPLATES.rglob("*"), *package.rglob("*")]
-    digest = hashlib.sha256(" ".join(map(version, _LIBRARIES)).encode())
+    digest = hashlib.sha256(" ".join([_KERNEL, *map(version, _LIBRARIES)]).encode())
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -183,8 +183,16 @@ def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
     assert '<a href="../">回去</a>' in page
     assert "<math" in page
     assert "&lt; 42\n&amp;\n" in re.sub("<[^>]+>", "", page)
-    assert "data:image/png" in page
+    drawing = re.findall('<figure class="output".*?</figure>', page, re.DOTALL)[0]
+    assert "<text" in drawing
+    assert "currentColor" in drawing
+    assert "#000000" not in drawing
+    assert "#ffffff" not in drawing
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="(https?:)?//(?!cifar-resnet\.)', page)
-    assert len(re.sub(r"data:image/png;base64,[^\"]*", "", page)) < 60_000
+    assert len(page.replace(drawing, "")) < 60_000
     assert (folder / "site" / "n" / "n.ipynb").exists()
+    assert 'href="n.ipynb" download' in page
+    assert (
+        "colab.research.google.com/github/cifar-resnet/cifar-resnet/blob/main/docs/n.ipynb" in page
+    )
     assert not (folder / "site" / "code" / "index.html").exists()
