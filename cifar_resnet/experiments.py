@@ -117,15 +117,15 @@ _DEGRADATION = "deeper plain networks train worse; residual ones do not"
 
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
-    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1)),
     Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1)),
+    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1)),
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
         _configuration("notes", network="resnet20", epochs=16, warmup_epochs=1.0),
         (0, 1),
     ),
+    Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
     Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
     Experiment("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
     Experiment("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
@@ -144,7 +144,7 @@ def select(names: list[str]) -> list[Experiment]:
         ['notes', 'surgery']
         >>> select(["notse"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cifar_resnet.errors.InputError: experiment 'notse' is unknown; choose from: notes-cpu, ...
+        cifar_resnet.errors.InputError: experiment 'notse' is unknown; choose from: degradation-cpu, ...
     """
     known = [experiment.name for experiment in EXPERIMENTS]
     for name in names:
