@@ -228,6 +228,7 @@ QUERIES = {
     "前向钩子": "notebooks/feature-maps/",
     "Sigmoid": "notebooks/gradients/",
     "关掉": "notebooks/residual-blocks/",
+    "信噪比": "notebooks/training/",
     "get_cifar_resnet": "api/",
     "Veit": "references/#veit2016",
 }
