@@ -142,9 +142,9 @@ def select(names: list[str]) -> list[Experiment]:
     Example:
         >>> [experiment.name for experiment in select(["surgery", "notes"])]
         ['notes', 'surgery']
-        >>> select(["notse"])  # doctest: +ELLIPSIS
+        >>> select(["note"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cifar_resnet.errors.InputError: experiment 'notse' is unknown; choose from: degradation-cpu, ...
+        cifar_resnet.errors.InputError: experiment 'note' is unknown; choose from: degrad...
     """
     known = [experiment.name for experiment in EXPERIMENTS]
     for name in names:

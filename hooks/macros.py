@@ -8,9 +8,9 @@
     {{ layer_table() }}               the two networks, layer by layer
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
-``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on the page on
-speed, ``{{ speed() }}``. Arguments are Python literals. An unknown name or a wrong argument
-fails the build.
+``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on pages of their
+own, ``{{ speed() }}`` and ``{{ classifier() }}``. Arguments are Python literals. An unknown name
+or a wrong argument fails the build.
 """
 
 import ast
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import results_page
+from classifier import classifier
 from evidence import claims, evidence
 from figures import figure
 from layers import layer_table
@@ -61,6 +62,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.provenance,
         results_page.compared,
         speed,
+        classifier,
     )
 }
 ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer_table}

@@ -24,20 +24,21 @@ OFFLINE = {
 }
 
 
-def _offline(config: MkDocsConfig) -> bool:
+def offline(config: MkDocsConfig) -> bool:
+    """Whether the site is built to be opened from disk."""
     return bool(config.plugins["material/offline"].config.enabled)
 
 
 def on_config(config: MkDocsConfig) -> None:
     """Name our own shim before the theme names one on a CDN."""
-    if _offline(config):
+    if offline(config):
         config.extra["polyfills"] = ["assets/vendor/iframe-worker/index.js"]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the vendored files to the site."""
     node.install()
-    vendored = [*VENDORED.items(), *(OFFLINE.items() if _offline(config) else ())]
+    vendored = [*VENDORED.items(), *(OFFLINE.items() if offline(config) else ())]
     for target, (package, patterns) in vendored:
         folder = node.MODULES / package
         for pattern in patterns:

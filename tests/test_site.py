@@ -14,8 +14,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import torch
+from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from wording import CLASSES
 
+from cifar_resnet.predict import classify, load_pretrained, read_image
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
 from tests.site_build import ROOT, build, invented, small, tree
@@ -225,6 +229,7 @@ QUERIES = {
     "混合精度": "speed/",
     "镜像": "reproduce/",
     "实验记录": "reproduce/#record",
+    "类激活图": "classify/",
     "前向钩子": "notebooks/feature-maps/",
     "Sigmoid": "notebooks/gradients/",
     "关掉": "notebooks/residual-blocks/",
@@ -287,6 +292,30 @@ def test_charts_speak(open_page) -> None:  # type: ignore[no-untyped-def]
         assert chart.locator("details table").count() >= 1
         for drawing in chart.locator(".panel svg").all():
             assert len(drawing.get_attribute("aria-label") or "") > 10
+
+
+def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    picture = tmp_path / "picture.png"
+    waves = torch.arange(300)[:, None] * torch.tensor([0.04, 0.05, 0.07])
+    rows, columns = waves[:200, None].sin(), waves[None, :].cos()
+    pixels = ((rows + columns + 2) * 63).round().to(torch.uint8)
+    Image.fromarray(pixels.numpy()).save(picture)
+    (expected,) = classify(load_pretrained(), read_image(picture)[None]).tolist()
+
+    page = open_page("classify/")
+    assert "safetensors" not in str(page.evaluate("performance.getEntries().map(e => e.name)"))
+    page.locator(".classifier input").set_input_files(picture)
+    page.wait_for_selector(".classifier li")
+    shown = page.locator(".classifier li").evaluate_all(
+        "all => all.map(row => [row.innerText.split(' ')[0], Number(row.dataset.probability)])"
+    )
+    assert dict(shown) == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=0.001)
+    assert [share for _, share in shown] == sorted((share for _, share in shown), reverse=True)
+
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    page.locator(".classifier input").set_input_files(text)
+    expect(page.locator("[data-part=status]")).to_contain_text("不是浏览器认得的图片")
 
 
 def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+// The classifier's page: takes a picture, shows what the network sees and what it thinks.
+"use strict";
+{
+  const folder = new URL(".", document.currentScript.src);
+  const box = document.querySelector(".classifier");
+  const find = (name) => box.querySelector(`[data-part=${name}]`);
+  const status = find("status"), result = find("result"), seen = find("seen");
+  let worker;
+
+  const say = (text) => { status.textContent = text; };
+
+  const ask = async (blob) => {
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+    } catch {
+      say("这个文件不是浏览器认得的图片，换一张试试。");
+      return;
+    }
+    const canvas = document.createElement("canvas");
+    canvas.width = bitmap.width;
+    canvas.height = bitmap.height;
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(bitmap, 0, 0);
+    const { width, height, data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+    worker ??= start();
+    say("正在计算……");
+    worker.postMessage({ base: folder.href, picture: { width, height, data } });
+  };
+
+  const start = () => {
+    const started = new Worker(new URL("worker.js", folder));
+    started.onmessage = ({ data: { progress, error, ...found } }) => {
+      if (error) say(`没有算成：${error}`);
+      else if (progress !== undefined) say(`正在下载权重：${Math.round(100 * progress)}%`);
+      else show(found);
+    };
+    started.onerror = ({ message }) => say(`没有算成：${message}`);
+    return started;
+  };
+
+  const show = ({ answer: { probabilities, maps, size }, pixels, milliseconds }) => {
+    const names = JSON.parse(box.dataset.classes);
+    const order = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a]);
+    result.replaceChildren(...order.map((k) => {
+      const row = document.createElement("li"), bar = document.createElement("span");
+      bar.className = "classifier-bar";
+      bar.style.width = `${100 * probabilities[k]}%`;
+      row.dataset.probability = probabilities[k];
+      row.append(`${names[k]} ${(100 * probabilities[k]).toFixed(1)}%`, bar);
+      return row;
+    }));
+    draw(pixels, maps[order[0]], size);
+    say(`最像${names[order[0]]}。计算用了 ${Math.round(milliseconds)} 毫秒，图片没有离开这台设备。`);
+    find("answer").hidden = false;
+  };
+
+  // The picture as the network sees it, and beside it with what speaks for the answer in colour.
+  const draw = (pixels, map, size) => {
+    const [plain, heat] = seen.querySelectorAll("canvas");
+    const side = plain.width, area = side * side;
+    const low = Math.min(...map), span = Math.max(...map) - low || 1;
+    for (const [canvas, strength] of [[plain, 0], [heat, 0.6]]) {
+      const context = canvas.getContext("2d"), image = context.createImageData(side, side);
+      for (let p = 0; p < area; p++) {
+        const y = Math.floor(p / side * size / side), x = Math.floor((p % side) * size / side);
+        const share = strength * (map[y * size + x] - low) / span;
+        [230, 90, 0].forEach((colour, c) => {
+          image.data[4 * p + c] = (1 - share) * pixels[c * area + p] + share * colour;
+        });
+        image.data[4 * p + 3] = 255;
+      }
+      context.putImageData(image, 0, 0);
+    }
+  };
+
+  if (location.protocol === "file:") {
+    say("从磁盘打开的页面读不到权重文件；请用 make serve 打开，或访问网站。");
+    find("file").disabled = true;
+  } else {
+    find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files[0]));
+    box.addEventListener("dragover", (event) => event.preventDefault());
+    box.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (event.dataTransfer.files[0]) ask(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", ({ clipboardData }) => {
+      if (clipboardData.files[0]) ask(clipboardData.files[0]);
+    });
+  }
+}

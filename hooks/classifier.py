@@ -1,0 +1,58 @@
+"""MkDocs hook: what the classifier in the reader's browser needs of the package.
+
+The weights, the normalisation and the names of the classes are the package's own; the network
+itself is in ``docs/assets/classifier``, and a test compares its answers with the package's.
+"""
+
+import json
+from html import escape
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from records import RECORDS, Results
+from vendored import offline
+from wording import CLASSES, PENDING, percent
+
+from cifar_resnet.augment import MEAN, STD
+from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.predict import WEIGHTS
+
+FOLDER = "assets/classifier"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add weights and constants to the site; pages opened from disk cannot read them."""
+    if offline(config):
+        return files
+    about = {
+        "weights": WEIGHTS.name,
+        "bytes": WEIGHTS.stat().st_size,
+        "mean": MEAN,
+        "std": STD,
+    }
+    files.append(File.generated(config, f"{FOLDER}/{WEIGHTS.name}", abs_src_path=str(WEIGHTS)))
+    files.append(File.generated(config, f"{FOLDER}/classifier.json", content=json.dumps(about)))
+    return files
+
+
+def classifier(results: Results) -> str:
+    """The classifier, and how accurate its weights are."""
+    name = weights_record(WEIGHTS)
+    run = next((run for run in results.runs if run.id == name), None)
+    accuracy = PENDING if run is None else percent(run.metrics.accuracy)
+    source = "" if run is None else f"（[记录]({RECORDS}/{run.id}.json)）"
+    canvases = "".join(
+        f'<figure><canvas width="32" height="32" role="img" aria-label="{label}"></canvas>'
+        f"<figcaption>{label}</figcaption></figure>"
+        for label in ("网络看到的 32×32", "哪里支持这个答案")
+    )
+    return (
+        f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载，"
+        f"在测试集上的准确率是 {accuracy}{source}。\n\n"
+        f'<div class="classifier" data-classes="{escape(json.dumps(CLASSES))}">'
+        "<p><label>选一张图片，或拖到这里，或直接粘贴："
+        '<input type="file" accept="image/*" data-part="file"></label></p>'
+        '<p data-part="status" role="status"></p>'
+        f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
+        '<ol data-part="result"></ol></div></div>'
+    )
