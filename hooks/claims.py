@@ -66,7 +66,7 @@ CLAIMS: dict[str, Claim] = {
     "lesion": Claim(
         "residual-block.md",
         "残差网络少了任何一块都还能用，朴素网络不行",
-        analyses=("lesion-resnet18", "lesion-resnet56", "lesion-plain56"),
+        analyses=("lesion-resnet18", "lesion-resnet56", "lesion-plain20"),
         show=single_blocks,
     ),
     "conv": Claim(
