@@ -1,7 +1,7 @@
 """Measurements on single networks: gradients, residuals, and networks with a block removed.
 
     cifar-resnet analyze gradients --data DIR
-    cifar-resnet analyze lesion --run runs/degradation-cpu/plain56-seed0 --data DIR
+    cifar-resnet analyze lesion --run runs/degradation-cpu/plain20-seed0 --data DIR
 
 Each writes a record of its own; the site draws its figures from those records.
 """

@@ -29,8 +29,12 @@ def evidence(results: Results, name: str) -> str:
     if claim.analyses:
         links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in claim.analyses)
         source = f"分析 {'、'.join(links)}：{source}"
-    if queued:
-        source += f"完整版还在队列里：{_code(queued)}。"
+    for experiment in select(list(queued)) if queued else []:
+        (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
+        source += (
+            f"这是缩短的版本；完整的 `{experiment.name}`（{epochs} 轮，"
+            f"{len(experiment.seeds)} 个种子）还在队列里。"
+        )
     badge = _badge(_verdict(shown.findings)) + (OUTDATED if _outdated(claim, results) else "")
     return _box(claim, badge, f"{shown.chart}<ul>{findings}</ul>", source)
 
