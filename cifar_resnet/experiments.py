@@ -24,6 +24,8 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import Recipe, get_recipe
 from cifar_resnet.record import Record, read_record
 
+_PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -256,7 +258,11 @@ def run(
         for process in running.values():
             process.send_signal(signal.SIGINT)
         for job, process in running.items():
-            process.wait()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
+                process.kill()
+                process.wait()
             print(f"paused    {job.folder}", flush=True)
     return failed
 

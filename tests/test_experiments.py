@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
     assert (tmp_path / slow.folder / "log.txt").exists()
     assert not (tmp_path / slow.folder / "record.json").exists()
     assert not (tmp_path / never.folder).exists()
+
+
+def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children of a background shell ignore SIGINT."""
+    monkeypatch.setattr(experiments, "_PATIENCE", 0.5)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS, budget=3, grace=0) == []
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_status_counts_and_run_skips_what_is_finished(
