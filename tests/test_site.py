@@ -321,7 +321,9 @@ def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> N
 def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
     diagram = "```mermaid\ngraph LR\n    A --> B\n```"
     pages = {"index.md": f"# 首页\n\n$x^2$\n\n{diagram}", "other.md": "# 残差块\n\n恒等映射"}
-    done = build(small(tmp_path, pages), OFFLINE="true")
+    folder = small(tmp_path, pages)
+    shutil.copytree(ROOT / "docs" / "assets", folder / "docs" / "assets")
+    done = build(folder, OFFLINE="true")
     assert done.returncode == 0, done.stderr
     moved = (tmp_path / "site").rename(tmp_path / "解压 到这里")
     context = browser.new_context()
@@ -330,7 +332,7 @@ def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda r: r.url.startswith("http") and problems.append(r.url))
     page.goto((moved / "index.html").as_uri())
-    page.wait_for_selector("div.mermaid")
+    page.wait_for_selector("div.mermaid", state="attached")
     page.locator("input.md-search__input").click()
     page.keyboard.type("恒等映射")
     page.keyboard.press("End")
