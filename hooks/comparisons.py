@@ -192,7 +192,7 @@ def _error_curves(runs: Arms) -> str:
             f"{DEPTHS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
             for label in names
         )
-        top = Axis("错误率", 0, 0.8, "{:.0%}".format)
+        top = Axis("错误率", 0, 1, "{:.0%}".format)
         panels.append(Panel(title, line_chart(f"{title}，最后一轮：{told}。", across, top, lines)))
     rows = [
         [

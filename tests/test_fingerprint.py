@@ -1,7 +1,8 @@
 """The guard: every change of meaning breaks the fingerprint, nothing else does."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -154,3 +155,13 @@ def test_a_changed_field_breaks_more_than_the_field(
     changed = differences(recorded, fingerprint(recipe))
     assert "recipe" in changed
     assert len(changed) > 1
+
+
+def test_of_chaotic_networks_only_the_first_loss_counts() -> None:
+    def made(network: str, *losses: float) -> dict[str, object]:
+        recipe = json.loads(json.dumps(asdict(get_recipe("depth", network=network))))
+        return {"recipe": recipe, "losses": list(losses)}
+
+    assert differences(made("plain56", 2.34, 2.30), made("plain56", 2.34, 2.20)) == []
+    assert differences(made("plain56", 2.34), made("plain56", 2.30)) == ["losses"]
+    assert differences(made("plain20", 2.34, 2.30), made("plain20", 2.34, 2.20)) == ["losses"]
