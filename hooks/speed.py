@@ -49,7 +49,7 @@ def _box(record: BenchRecord) -> str:
         table(("写法", "中位数", "最慢一轮", "最快一轮"), measured),
         wide=True,
     )
-    head = f"### {record.network}，{escape(machine)}\n\n"
+    head = f"## {record.network}，{escape(machine)}\n\n"
     facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"{head}{shown}\n\n| 量 | 值 |\n| :-- | :-- |\n{facts}\n"
