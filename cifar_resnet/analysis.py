@@ -1,7 +1,7 @@
 """Measurements on single networks: gradients, residuals, and networks with a block removed.
 
     cifar-resnet analyze gradients --data DIR
-    cifar-resnet analyze lesion --run runs/degradation-cpu/plain20-seed0 --data DIR
+    cifar-resnet analyze lesion --run-folder runs/degradation-cpu/plain20-seed0 --data DIR
 
 Each writes a record of its own; the site draws its figures from those records.
 """
@@ -103,7 +103,6 @@ def shortcut(block: nn.Module, x: Tensor) -> Tensor:
     return x if downsample is None else downsample(x)
 
 
-# --8<-- [start:gradient_norms]
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:
     """Norm of the loss's gradient with respect to each convolution's weight.
 
@@ -124,10 +123,8 @@ def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[flo
     nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     return [float(conv.weight.grad.norm()) for conv in convolutions if conv.weight.grad is not None]
-    # --8<-- [end:gradient_norms]
 
 
-# --8<-- [start:residual_ratios]
 @torch.inference_mode()
 def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
     """How large the residual of each block is beside its shortcut: mean of |F(x)| / |x|.
@@ -170,10 +167,8 @@ def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
     for handle in handles:
         handle.remove()
     return [sums[block] / len(images) for block in blocks(model).values()]
-    # --8<-- [end:residual_ratios]
 
 
-# --8<-- [start:without]
 @contextmanager
 def without(block: nn.Module) -> Iterator[None]:
     """A network with one block removed: its input takes the shortcut alone.
@@ -200,7 +195,6 @@ def without(block: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-    # --8<-- [end:without]
 
 
 _Values = dict[str, list[float]]

@@ -124,7 +124,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
-        _configuration("notes", network="resnet20", epochs=16, warmup_epochs=1.0),
+        _configuration("notes", network="resnet20", epochs=8, warmup_epochs=1.0),
         (0, 1),
     ),
     Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),

@@ -2,7 +2,7 @@
 
 ``results/runs`` holds runs measured on the test images, ``results/tuning`` those measured on
 held-out training images, by which something was chosen; ``results/analyses`` holds what
-`cifar_resnet.analysis` measured.
+`cifar_resnet.analysis` measured, ``results/bench`` what `cifar_resnet.bench` did.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
+from cifar_resnet.bench import read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.fingerprint import differences, fingerprint
@@ -20,6 +21,7 @@ from cifar_resnet.record import Record, read_record, software, write_record
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 ANALYSES = "analyses"
+BENCHMARKS = "bench"
 
 
 def add(run: Path, results: Path) -> Path:
@@ -108,6 +110,14 @@ def check(results: Path, weights: Path) -> Iterator[str]:
             yield str(error)
             continue
         yield from (f"record {path}: {problem}" for problem in _analysis(analysis, path, records))
+    for path in sorted((results / BENCHMARKS).glob("*.json")):
+        try:
+            benchmark = read_bench(path)
+        except InputError as error:
+            yield str(error)
+            continue
+        if path.stem != benchmark.id or not benchmark.software.clean:
+            yield f"record {path}: it was renamed, or made by code that was not committed"
     yield from _weights_problems(weights, records)
 
 

@@ -1,7 +1,7 @@
 """What the notes claim, and which experiment or analysis tests it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from analyses import gradients_highway, gradients_vanish, residuals_small, single_blocks
 from comparisons import calibration_error, depth_family, one_left_out, stem_variants
@@ -25,7 +25,7 @@ class Claim:
     words: str
     experiments: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ()
-    show: Callable[..., Shown] | None = None
+    show: Callable[..., Shown] = field(kw_only=True)
 
 
 _SURGERY = ("surgery", "surgery-cpu")

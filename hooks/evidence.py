@@ -16,6 +16,8 @@ from wording import OUTDATED, PENDING
 from cifar_resnet.experiments import Experiment, jobs, missing, select
 from cifar_resnet.record import Record
 
+_SPEAKS = {True: "：<strong>符合</strong>。", False: "：<strong>不符</strong>。", None: "。"}
+
 
 def evidence(results: Results, name: str) -> str:
     """A box: the claim, what was measured, and the verdict."""
@@ -24,7 +26,9 @@ def evidence(results: Results, name: str) -> str:
     if shown is None:
         waiting = _code(claim.experiments or claim.analyses)
         return _box(claim, "", f"<p>{PENDING} 实验已在队列里：{waiting}。</p>", "")
-    findings = "".join(f"<li>{finding.words}</li>" for finding in shown.findings)
+    findings = "".join(
+        f"<li>{finding.words}{_SPEAKS[finding.holds]}</li>" for finding in shown.findings
+    )
     source = shown.conditions
     if claim.analyses:
         links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in claim.analyses)
@@ -58,7 +62,6 @@ def _claim(name: str) -> Claim:
 
 def _look(claim: Claim, results: Results) -> tuple[Shown | None, tuple[str, ...]]:
     """What is known of a claim, and the fuller experiments that are still to come."""
-    assert claim.show is not None
     if claim.analyses:
         if any(name not in results.analyses for name in claim.analyses):
             return None, ()

@@ -17,7 +17,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record, software
-from cifar_resnet.results import ANALYSES, FOLDERS, objection, outdated
+from cifar_resnet.results import ANALYSES, BENCHMARKS, FOLDERS, objection, outdated
 
 RECORDS = "records"  # the folder of their copies in the site
 
@@ -140,7 +140,7 @@ def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
 
 def _benchmarks(folder: Path) -> tuple[BenchRecord, ...]:
     found = []
-    for path in sorted((folder / "bench").glob("*.json")):
+    for path in sorted((folder / BENCHMARKS).glob("*.json")):
         try:
             record = read_bench(path)
         except InputError as error:

@@ -183,6 +183,12 @@ MUTATIONS = (
         '"sigmoid20": [\n   6',
         '"sigmoid20": [\n   7',
     ),
+    Mutation(
+        "a benchmark edited",
+        "results/bench/resnet18-*.json",
+        '"batch_size": 128',
+        '"batch_size": 256',
+    ),
     # pages
     Mutation(
         "an accuracy typed into a page",

@@ -212,6 +212,34 @@ def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path
     assert "the file was edited" in problems(tmp_path, run / "weights.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("renamed", {}, "it was renamed"),
+        (None, {"software": {"clean": False}}, "not committed"),
+        (None, {"steps": "many"}, "steps must be int"),
+    ],
+)
+def test_a_benchmark_that_does_not_hold_is_noticed(
+    run: Path,
+    published: Path,
+    tmp_path: Path,
+    name: str | None,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    source = sorted((Path(__file__).parent.parent / "results" / "bench").glob("*.json"))[0]
+    copy = tmp_path / "bench" / f"{name or source.stem}.json"
+    copy.parent.mkdir()
+    copy.write_text(source.read_text())
+    assert bool(problems(tmp_path, run / "weights.safetensors")) == bool(name)
+    content = json.loads(copy.read_text())
+    for field, value in changes.items():
+        content[field] = content[field] | value if isinstance(value, dict) else value
+    rewrite(copy, **content)
+    assert message in problems(tmp_path, run / "weights.safetensors")
+
+
 def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:
     from cifar_resnet.model import get_cifar_resnet
 

@@ -41,8 +41,8 @@ def test_every_target_is_there(target: str) -> None:
     assert done.stdout.strip()
 
 
-def test_a_run_is_trained_published_and_checked(tmp_path: Path) -> None:
-    """The chain of the training workflow, as far as synthetic images may go: no further."""
+def test_what_was_trained_on_synthetic_images_is_not_published(tmp_path: Path) -> None:
+    """The training workflow's chain up to here; real runs go further."""
     out = tmp_path / "runs"
     words = f"train smoke --data synthetic --epochs 1 --set network=resnet20 --out {out}/one"
     command = [ROOT / ".venv" / "bin" / "cifar-resnet"]
