@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml requirements.lock hooks/web/package-lock.json
 	touch $@
 
 serve: $(STAMP)    ## build the site and serve it at http://127.0.0.1:8000
-	$(BIN)/mkdocs serve
+	$(BIN)/mkdocs serve --dirty --no-strict
 
 docs: $(STAMP)     ## build the site into site/; any warning is an error
 	$(BIN)/mkdocs build --strict

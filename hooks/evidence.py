@@ -13,7 +13,7 @@ from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
 from wording import OUTDATED, PENDING
 
-from cifar_resnet.experiments import Experiment, jobs, missing, select
+from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
 
 _SPEAKS = {True: "：<strong>符合</strong>。", False: "：<strong>不符</strong>。", None: "。"}
@@ -85,7 +85,8 @@ def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
     """The finished runs of each arm."""
     found: Arms = {arm.label: [] for arm in experiment.arms}
     for job in jobs([experiment]):
-        found[job.arm.label] += [run for run in runs if not missing([job], [run])]
+        wanted = job.recipe
+        found[job.arm.label] += [r for r in runs if (r.recipe, r.seed) == (wanted, job.seed)]
     return found
 
 

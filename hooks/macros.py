@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import results_page
+import torch
 from classifier import classifier
 from evidence import claims, evidence
 from figures import figure
@@ -71,6 +72,7 @@ ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer
 def on_startup(command: str, dirty: bool) -> None:
     """Remember whether somebody is writing, with ``make serve``."""
     global _serving
+    torch.set_num_threads(1)  # little to compute; a second thread on a busy core holds it up
     _serving = command == "serve"
 
 
