@@ -94,7 +94,7 @@ def residuals_small(analyses: Analyses) -> Shown:
         smaller = sum(a < b for a, b in zip(trained, fresh, strict=True))
         findings.append(
             Finding(
-                f"{_network(record)}：{len(trained)} 块里有 {smaller} 块的 ‖F(x)‖/‖x‖ "
+                f"{_network(record)}：{len(trained)} 块里有 {smaller} 块，|F(x)| 与 |x| 之比"
                 f"在训练之后比初始时小；中位数从 {median(fresh):.2f} 变为 {median(trained):.2f}",
                 smaller > len(trained) / 2,
             )

@@ -17,6 +17,7 @@ class Claim:
         words: the claim.
         experiments: that test it, the fullest first.
         analyses: that test it, if no experiment does; all of them are needed.
+        arms: which arms of an experiment it compares; all of them if none is named.
         show: draws what the runs of the first experiment that has any gave, by arm; or
             what the analyses gave.
     """
@@ -25,6 +26,7 @@ class Claim:
     words: str
     experiments: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
     show: Callable[..., Shown] = field(kw_only=True)
 
 
@@ -82,7 +84,13 @@ CLAIMS: dict[str, Claim] = {
         show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
     ),
     **{
-        name: Claim("training.md", words, _CONFIGURATION, show=one_left_out(label, *more))
+        name: Claim(
+            "training.md",
+            words,
+            _CONFIGURATION,
+            arms=("everything", label),
+            show=one_left_out(label, *more),
+        )
         for name, words, label, more in (
             ("momentum", "动量能提高准确率", "no-momentum", ()),
             ("cosine", "余弦退火比不变的学习率好", "constant-rate", ()),

@@ -50,8 +50,8 @@ def classifier(results: Results) -> str:
         f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载，"
         f"在测试集上的准确率是 {accuracy}{source}。\n\n"
         f'<div class="classifier" data-classes="{escape(json.dumps(CLASSES))}">'
-        "<p><label>选一张图片，或拖到这里，或直接粘贴："
-        '<input type="file" accept="image/*" data-part="file"></label></p>'
+        '<p><label class="md-button">选一张图片'
+        '<input type="file" accept="image/*" data-part="file"></label> 或拖到这里，或直接粘贴。</p>'
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
         '<ol data-part="result"></ol></div></div>'

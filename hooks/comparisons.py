@@ -135,11 +135,10 @@ def one_left_out(
     """Compare everything with one thing left out; ``more`` should be larger without it."""
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
-        chosen = {name: runs[name] for name in ("everything", label)}
         findings = [compare(runs, LEFT_OUT, "everything", label, accuracy)]
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
-        return Shown(findings, _bars(chosen, LEFT_OUT, caption), _conditions(experiment, runs))
+        return Shown(findings, _bars(runs, LEFT_OUT, caption), _conditions(experiment, runs))
 
     return show
 

@@ -68,7 +68,8 @@ def _look(claim: Claim, results: Results) -> tuple[Shown | None, tuple[str, ...]
         return claim.show({name: results.analyses[name] for name in claim.analyses}), ()
     for index, name in enumerate(claim.experiments):
         (experiment,) = select([name])
-        runs = arms(experiment, results.runs)
+        every = arms(experiment, results.runs)
+        runs = {label: every[label] for label in claim.arms or every}
         if all(runs.values()):
             return claim.show(experiment, runs), claim.experiments[:index]
     return None, ()

@@ -73,9 +73,8 @@ def layer_table() -> str:
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    return (
-        f'<div class="layer-table"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-    )
+    table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'<div class="layer-table unbroken">{table}</div>'
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The parts of the results page, each drawn from the run records alone."""
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from html import escape
@@ -256,7 +258,7 @@ def compared(results: Results) -> str:
     runs = [run for run in results.runs if run.id not in shown]
     if not runs:
         return _pending("还没有完成的对照实验")
-    head = ("网络", "改动", "种子", "准确率", "提交", "设备", "用时", "记录（UTC）")
+    head = ("网络", "改动", "种子", "准确率", "提交", "设备", "精度", "用时", "记录（UTC）")
     rows = []
     for run in sorted(runs, key=lambda run: (run.recipe.name, run.recipe.network, run.seed)):
         changes = [d for d in differences(run.recipe) if not d.startswith("network=")]
@@ -269,6 +271,7 @@ def compared(results: Results) -> str:
                 percent(run.metrics.accuracy),
                 f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
                 device(hardware.device, hardware.name, hardware.threads),
+                hardware.precision,
                 duration(run.train_seconds),
                 _link(run, date(run.finished)) + (OUTDATED if run.id in results.outdated else ""),
             ]
@@ -282,6 +285,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     facts = {
         "准确率": percent(run.metrics.accuracy),
         "代码提交": _commit(run),
+        "行为指纹": f"`{_digest(run)}`",
         "设备": device(hardware.device, hardware.name, hardware.threads),
         "精度": hardware.precision + ("，torch.compile" if hardware.compile else ""),
         "torch": run.software.torch,
@@ -306,6 +310,11 @@ def _commit(run: Record) -> str:
     return f"`{run.software.commit[:10]}`（{state}）"
 
 
+def _digest(run: Record) -> str:
+    """Short name of a fingerprint; the record holds it in full."""
+    return hashlib.sha256(json.dumps(run.fingerprint, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def _link(run: Record, words: str = "JSON") -> str:
     return f"[{words}]({RECORDS}/{run.id}.json)"
 
@@ -320,9 +329,10 @@ def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, so that MkDocs checks its links."""
+    """Markdown, so that MkDocs checks its links; no cell wraps, a wide table scrolls."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f'\n<div class="unbroken" markdown="1">\n\n{table}\n\n</div>\n'
 
 
 def _pending(why: str) -> str:

@@ -63,8 +63,8 @@ def test_an_unknown_claim_fails() -> None:
         expand('{{ evidence("everything") }}', Results())
 
 
-def runs(label: str, *accuracies: float) -> list[Record]:
-    (job, *_) = (j for j in jobs([_one("degradation-cpu")]) if j.arm.label == label)
+def runs(label: str, *accuracies: float, experiment: str = "degradation-cpu") -> list[Record]:
+    (job, *_) = (j for j in jobs([_one(experiment)]) if j.arm.label == label)
     return [invented(job.recipe, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
 
 
@@ -106,6 +106,17 @@ def test_degradation_is_supported_or_not_by_the_runs() -> None:
     assert verdict(evidence(one, "degradation")) == "待定"
     some = results(plain20=(0.7, 0.71), **residual)
     assert "待训练" in evidence(some, "degradation"), "an arm is missing"
+
+
+def test_a_claim_waits_for_the_arms_it_compares_alone() -> None:
+    both = [
+        run
+        for label, accuracies in (("everything", (0.86, 0.87)), ("no-momentum", (0.70, 0.71)))
+        for run in runs(label, *accuracies, experiment="configuration-cpu")
+    ]
+    seen = Results(runs=tuple(both))
+    assert verdict(evidence(seen, "momentum")) == "支持"
+    assert "待训练" in evidence(seen, "cosine")
 
 
 def verdict(box: str) -> str:

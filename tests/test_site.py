@@ -31,6 +31,10 @@ PAGES = sorted(
     for pattern in ("*.md", "*.ipynb")
     for path in (ROOT / "docs").rglob(pattern)
 )
+# Punctuation that could start a line, away from the formula before it.
+LONELY_STOPS = """[...document.querySelectorAll("span.arithmatex")]
+    .filter((e) => !e.closest(".whole") && /^[，。、；：！？）”]/.test(e.nextSibling?.data ?? ""))
+    .map((e) => e.parentElement.innerText)"""
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -150,6 +154,10 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
     formulas = page.locator(".arithmatex")
     assert formulas.count() == page.locator(".arithmatex .katex-html").count()
     assert formulas.count() == page.locator(".arithmatex math").count()
+    assert page.evaluate(LONELY_STOPS) == []
+    assert ("katex.min.css" in source) == (formulas.count() > 0)
+    assert ("charts.css" in source) == (page.locator("figure.chart, figure.strips").count() > 0)
+    assert ("_mkdocstrings.css" in source) == (name == "api")
     assert "{{ " not in page.locator("article").inner_text()
 
     diagrams = source.count('<pre class="mermaid">')
