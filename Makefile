@@ -19,7 +19,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test check experiments publish propose mutate gpu-figures lint format lock clean
+.PHONY: help install serve docs docs-update test check experiments publish propose mutate lighthouse gpu-figures lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -72,6 +72,9 @@ propose:        ## open a pull request with the new records in results/, from br
 mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one is caught
 	$(BIN)/python -m tests.mutate
 
+lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
+	$(BIN)/python -m tests.lighthouse
+
 # One piece of the GPU's work; run it again until `experiments status` shows nothing open.
 gpu-figures:       ## on a machine with a GPU: benchmark, then what is missing of the experiments
 	$(PYTHON) -m cifar_resnet bench --device cuda --out $(OUT)/bench
@@ -93,4 +96,4 @@ lock: $(STAMP)     ## pin the newest versions of everything in requirements.lock
 	  --group dev --group docs pyproject.toml --output-file requirements.lock
 
 clean:          ## remove what the targets above made
-	rm -rf .venv hooks/web/node_modules site resnet-notes.zip .cache .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv hooks/web/node_modules tests/lighthouse/node_modules site resnet-notes.zip .cache .pytest_cache .ruff_cache .mypy_cache

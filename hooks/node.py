@@ -11,7 +11,8 @@ WEB = Path(__file__).resolve().parent / "web"
 MODULES = WEB / "node_modules"
 
 
-def _executable() -> Path:
+def executable() -> Path:
+    """Node itself."""
     windows = Path(ROOT_DIR) / "node.exe"
     return windows if windows.exists() else Path(ROOT_DIR) / "bin" / "node"
 
@@ -22,11 +23,11 @@ def _npm() -> Path:
     return windows if windows.exists() else Path(ROOT_DIR) / "lib" / inside
 
 
-def run(*arguments: str | Path, stdin: str = "") -> str:
-    """Run node in ``hooks/web`` and return what it prints; a failure fails the build."""
+def run(*arguments: str | Path, stdin: str = "", folder: Path = WEB) -> str:
+    """Run node in a folder and return what it prints; a failure fails the build."""
     done = subprocess.run(
-        [_executable(), *arguments],
-        cwd=WEB,
+        [executable(), *arguments],
+        cwd=folder,
         input=stdin,
         capture_output=True,
         text=True,
@@ -37,11 +38,11 @@ def run(*arguments: str | Path, stdin: str = "") -> str:
     return done.stdout
 
 
-def install() -> None:
-    """``npm ci`` from the pinned lock file, unless just that is installed already."""
-    wanted = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
+def install(folder: Path = WEB) -> None:
+    """``npm ci`` from a folder's pinned lock file, unless just that is installed already."""
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    run(_npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+    run(_npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts", folder=folder)
     stamp.write_text(wanted)

@@ -167,7 +167,8 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
 
     if diagrams:
         page.wait_for_function(
-            "n => [...document.querySelectorAll('div.mermaid')]"
+            "n => document.querySelector('pre.mermaid')?.scrollIntoView() ||"
+            "[...document.querySelectorAll('div.mermaid')]"
             ".filter(e => e.shadowRoot?.querySelector('svg')).length === n",
             arg=diagrams,
         )
