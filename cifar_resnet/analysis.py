@@ -103,6 +103,7 @@ def shortcut(block: nn.Module, x: Tensor) -> Tensor:
     return x if downsample is None else downsample(x)
 
 
+# --8<-- [start:gradient_norms]
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:
     """Norm of the loss's gradient with respect to each convolution's weight.
 
@@ -123,8 +124,10 @@ def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[flo
     nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     return [float(conv.weight.grad.norm()) for conv in convolutions if conv.weight.grad is not None]
+    # --8<-- [end:gradient_norms]
 
 
+# --8<-- [start:residual_ratios]
 @torch.inference_mode()
 def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
     """How large the residual of each block is beside its shortcut: mean of |F(x)| / |x|.
@@ -167,8 +170,10 @@ def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
     for handle in handles:
         handle.remove()
     return [sums[block] / len(images) for block in blocks(model).values()]
+    # --8<-- [end:residual_ratios]
 
 
+# --8<-- [start:without]
 @contextmanager
 def without(block: nn.Module) -> Iterator[None]:
     """A network with one block removed: its input takes the shortcut alone.
@@ -195,6 +200,7 @@ def without(block: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+    # --8<-- [end:without]
 
 
 _Values = dict[str, list[float]]

@@ -1,5 +1,6 @@
 """What the machine can do, and the settings that train fastest on it."""
 
+import ctypes
 import os
 import platform
 import re
@@ -13,6 +14,9 @@ import torch
 from cifar_resnet.errors import InputError
 
 PRECISIONS = ("bf16", "fp32")
+
+# Numbers of malloc's settings in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def detect(
     bf16 is chosen only where the processor multiplies it natively (CUDA from compute
     capability 8.0; CPUs with AMX or AVX512-BF16), because autocast is slower elsewhere.
 
+    Torch's number of threads and, on a CPU, malloc's settings change for the whole process.
+
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; default: CUDA if there is any.
         precision: ``"bf16"`` or ``"fp32"``.
@@ -83,6 +89,8 @@ def detect(
         threads = min(torch.get_num_threads(), free_cores())
     if threads is not None:
         torch.set_num_threads(threads)
+    if kind == "cpu":
+        _keep_freed_memory()
     return Hardware(
         device=device,
         name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
@@ -91,6 +99,14 @@ def detect(
         channels_last=True,
         compile=_can_compile(kind) if compile is None else compile,
     )
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory, where the next step's tensors find its pages mapped."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for setting in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(setting, 1 << 30)
 
 
 def cpu_name() -> str:

@@ -1,4 +1,6 @@
 import os
+import platform
+import resource
 
 import pytest
 import torch
@@ -19,6 +21,19 @@ def test_bf16_only_where_the_processor_multiplies_it(
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: supported, raising=False)
     assert hardware.detect("cpu", compile=False).precision == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone is told")
+def test_freed_memory_is_used_again() -> None:
+    hardware.detect("cpu", compile=False)
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(1 << 24)  # 64 MiB: 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1000
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:one", ""])
