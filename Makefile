@@ -64,10 +64,11 @@ publish: $(STAMP)  ## copy the records of all finished runs below OUT to results
 propose:        ## open a pull request with the new records in results/, from branch BRANCH
 	git switch --create $(BRANCH)
 	git add results
-	git -c user.name=cifar-resnet -c user.email=noreply@github.com commit --message "New run records"
-	gh auth setup-git
-	git push origin $(BRANCH)
-	gh pr create --fill --head $(BRANCH)
+	if ! git diff --cached --quiet; then \
+	  git -c user.name=cifar-resnet -c user.email=noreply@github.com \
+	    commit --message "New run records" && \
+	  gh auth setup-git && git push origin $(BRANCH) && gh pr create --fill --head $(BRANCH); \
+	fi
 
 mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one is caught
 	$(BIN)/python -m tests.mutate

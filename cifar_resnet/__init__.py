@@ -12,18 +12,35 @@ _WHERE = {
     "Recipe": "recipe",
     "Augmentation": "augment",
     "detect": "hardware",
+    "Hardware": "hardware",
     "load": "data",
+    "Dataset": "data",
     "fit": "run",
     "read_record": "record",
     "InputError": "errors",
 }
-__all__ = [*_WHERE, "__version__"]
+__all__ = [  # noqa: RUF022 - in the order above
+    "get_cifar_resnet",
+    "load_pretrained",
+    "classify",
+    "get_recipe",
+    "Recipe",
+    "Augmentation",
+    "detect",
+    "Hardware",
+    "load",
+    "Dataset",
+    "fit",
+    "read_record",
+    "InputError",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from cifar_resnet.augment import Augmentation
-    from cifar_resnet.data import load
+    from cifar_resnet.data import Dataset, load
     from cifar_resnet.errors import InputError
-    from cifar_resnet.hardware import detect
+    from cifar_resnet.hardware import Hardware, detect
     from cifar_resnet.model import get_cifar_resnet
     from cifar_resnet.predict import classify, load_pretrained
     from cifar_resnet.recipe import Recipe, get_recipe

@@ -95,7 +95,7 @@ def bench(
     gpu = hardware.device != "cpu"
     steps = steps or (100 if gpu else 6)
     device = torch.device(hardware.device)
-    images, labels = draw(min(recipe.batch_size * steps, 8192), seed=0)
+    images, labels = draw(max(recipe.batch_size, min(recipe.batch_size * steps, 8192)), seed=0)
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
     reference = reference_steps(recipe, images, labels, device)

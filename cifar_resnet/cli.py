@@ -98,7 +98,7 @@ def _parser() -> _Parser:
     results = subcommands.add_parser("results", help="publish records, check the published ones")
     actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
     add = actions.add_parser("add", help="publish finished runs")
-    add.add_argument("run_folders", type=Path, nargs="+", metavar="RUN")
+    add.add_argument("run_folders", type=Path, nargs="*", metavar="RUN")
     add.set_defaults(run=commands.results_add)
     check = actions.add_parser(
         "check", help="fail if the code no longer stands behind a record or the weights"
@@ -147,7 +147,7 @@ def _parser() -> _Parser:
         help="a finished run, for its weights (default: the shipped weights)",
     )
     analyze.add_argument(
-        "--out", type=Path, default=Path("results/analyses"), metavar="DIR", help="for the record"
+        "--out", type=Path, metavar="DIR", help="for the record (default: results/analyses)"
     )
     analyze.set_defaults(run=commands.analyze)
 
@@ -162,7 +162,7 @@ def _parser() -> _Parser:
         "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"
     )
     bench.add_argument(
-        "--out", type=Path, default=Path("results/bench"), metavar="DIR", help="for the record"
+        "--out", type=Path, metavar="DIR", help="for the record (default: results/bench)"
     )
     bench.set_defaults(run=commands.bench)
 
@@ -195,6 +195,9 @@ def main(argv: list[str] | None = None) -> int:
         args.run(args)
     except InputError as error:
         print(f"cifar-resnet: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cifar-resnet: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -144,8 +144,14 @@ def results_add(args: argparse.Namespace) -> None:
     """Publish finished runs."""
     from cifar_resnet.results import add
 
+    problems = []
     for folder in args.run_folders:
-        print(add(folder, args.results))
+        try:
+            print(add(folder, args.results))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\ncifar-resnet: ".join(problems))
 
 
 def results_check(args: argparse.Namespace) -> None:
@@ -205,13 +211,20 @@ def analyze(args: argparse.Namespace) -> None:
     from cifar_resnet.analysis import analyze
     from cifar_resnet.data import load
     from cifar_resnet.record import write_record
+    from cifar_resnet.results import objection
 
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
-    path = args.out / f"{record.id}.json"
+    publishable = objection(record) is None
+    path = _out(args.out, "analyses", publishable) / f"{record.id}.json"
     write_record(record, path)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
     print(f"record {path}")
+
+
+def _out(given: Path | None, kind: str, publishable: bool) -> Path:
+    """Where a record goes: among what is published only if it may be."""
+    return given or Path("results" if publishable else "runs") / kind
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -221,14 +234,14 @@ def bench(args: argparse.Namespace) -> None:
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
 
-    if args.rounds < 1 or (args.steps or 1) < 1:
+    if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--rounds and --steps must be at least 1")
     hardware = detect(
         args.device, precision=args.precision, threads=args.threads, compile=args.compile
     )
     recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
-    path = args.out / f"{record.id}.json"
+    path = _out(args.out, "bench", bool(record.software.clean)) / f"{record.id}.json"
     write_record(record, path)
     print(f"{summary(record)}\nrecord {path}")
 

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import tarfile
+import tempfile
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,18 +148,20 @@ def _nowhere(root: Path) -> str:
 def _download(root: Path) -> None:
     """Fetch the archive from the first mirror that answers, check it, unpack it."""
     root.mkdir(parents=True, exist_ok=True)
-    archive = root / "cifar-10-python.tar.gz.part"
-    for url in MIRRORS:
-        try:
-            _fetch(url, archive)
-        except OSError:
-            continue
-        if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
-            with tarfile.open(archive) as tar:
-                tar.extractall(root, filter="data")
-            archive.unlink()
-            return
-        archive.unlink()
+    # A folder of its own: several processes may find at once that there is no data set.
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        archive = Path(folder) / "cifar-10-python.tar.gz"
+        for url in MIRRORS:
+            try:
+                _fetch(url, archive)
+            except OSError:
+                continue
+            if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(folder, filter="data")
+                with suppress(OSError):  # another process was faster
+                    (Path(folder) / FOLDER).rename(root / FOLDER)
+                return
     raise InputError(_nowhere(root))
 
 

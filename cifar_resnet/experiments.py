@@ -195,7 +195,12 @@ def missing(wanted: Iterable[Job], records: Iterable[Record]) -> list[Job]:
     3
     """
     done = {(record.recipe, record.seed) for record in records}
-    return [job for job in wanted if (job.recipe, job.seed) not in done]
+    found = []
+    for job in wanted:  # two experiments may share a run
+        if (job.recipe, job.seed) not in done:
+            done.add((job.recipe, job.seed))
+            found.append(job)
+    return found
 
 
 def parse_budget(text: str) -> float:

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ def detect(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise InputError(f"device {device!r} is unknown; use cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: torch {torch.__version__} sees no GPU; use cpu")
@@ -95,9 +96,9 @@ def detect(
         device=device,
         name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
         threads=torch.get_num_threads(),
-        precision=precision or ("bf16" if _has_fast_bf16(kind) else "fp32"),
+        precision=precision or ("bf16" if _has_fast_bf16(device) else "fp32"),
         channels_last=True,
-        compile=_can_compile(kind) if compile is None else compile,
+        compile=_can_compile(device) if compile is None else compile,
     )
 
 
@@ -157,14 +158,16 @@ def _idle_seconds() -> dict[int, float]:
     }
 
 
-def _has_fast_bf16(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+def _has_fast_bf16(device: str) -> bool:
+    if device != "cpu":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
-def _can_compile(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.get_device_capability() >= (7, 0)
+def _can_compile(device: str) -> bool:
+    if device != "cpu":  # Triton needs a C compiler for its launchers
+        compiler = any(shutil.which(name) for name in ("gcc", "clang", "cc"))
+        new = torch.cuda.get_device_capability(device) >= (7, 0)
+        return new and compiler and find_spec("triton") is not None
     return os.name == "posix" and any(shutil.which(name) for name in ("g++", "clang++"))

@@ -13,12 +13,12 @@ from cifar_resnet.model import get_cifar_resnet
 WEIGHTS = Path(__file__).parent / "weights" / "resnet18.safetensors"
 
 
-def load_pretrained(path: Path | None = None) -> nn.Module:
+def load_pretrained(path: str | Path | None = None) -> nn.Module:
     """The network of `get_cifar_resnet` with trained weights, in evaluation mode.
 
     Args:
-        path: a safetensors file written by a run; by default the one shipped with the
-            package, which needs no network.
+        path: a safetensors file written by a run of ``resnet18``; by default the one
+            shipped with the package, which needs no network.
 
     Returns:
         The model in float32 on the CPU.
@@ -32,7 +32,7 @@ def load_pretrained(path: Path | None = None) -> nn.Module:
         torch.Size([1, 10])
     """
     model: nn.Module = get_cifar_resnet()
-    load_weights(model, path or WEIGHTS)
+    load_weights(model, Path(path or WEIGHTS))
     return model.eval()
 
 
@@ -41,7 +41,10 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         model: maps float images ``[N, 3, 32, 32]`` to logits ``[N, 10]``.
-        images: uint8 ``[N, 3, 32, 32]``, RGB, not normalised.
+        images: uint8 ``[N, 3, 32, 32]``, RGB, not normalised, on any device.
+
+    Raises:
+        InputError: if the images are of another type or shape.
 
     Returns:
         float32 ``[N, 10]`` on the CPU; each row sums to 1. Columns are in the order of
@@ -52,7 +55,13 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
         >>> classify(load_pretrained(), images).sum(1)
         tensor([1., 1.])
     """
-    return predict_logits(model, images).softmax(1).cpu()
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise InputError(
+            "images must be uint8 [N, 3, 32, 32] with values from 0 to 255, "
+            f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        )
+    device = next(model.parameters()).device
+    return predict_logits(model, images.to(device)).softmax(1).cpu()
 
 
 def read_image(path: Path) -> Tensor:

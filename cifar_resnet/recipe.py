@@ -134,7 +134,10 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 
 def notes() -> Recipe:
-    """The note's configuration, exactly: 200 epochs, learning rate 0.1 without warm-up.
+    """The note's configuration, with usual values for what it leaves open.
+
+    200 epochs, batches of 128, learning rate 0.1 without warm-up, crop and flip, erasing with
+    the paper's parameters.
 
     Meant for a GPU; on two CPU cores it takes about a day.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
+from cifar_resnet.audit import commit_objection, contradictions
 from cifar_resnet.bench import read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
@@ -56,8 +57,10 @@ def add(run: Path, results: Path) -> Path:
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
     target = results / FOLDERS[record.data.eval_split] / f"{record.id}.json"
-    if target.exists():
-        raise InputError(f"{target} is published already")
+    for path in target.parent.glob("*.json"):
+        other = read_record(path)
+        if (other.recipe, other.seed) == (record.recipe, record.seed):
+            raise InputError(f"{source}: {path} is published already, of this recipe and seed")
     write_record(record, target)
     return target
 
@@ -101,6 +104,14 @@ def check(results: Path, weights: Path) -> Iterator[str]:
             except InputError as error:
                 yield str(error)
                 continue
+            twins = [
+                other.id
+                for other in records.values()
+                if (other.recipe, other.seed, other.data.eval_split)
+                == (record.recipe, record.seed, record.data.eval_split)
+            ]
+            if twins:
+                yield f"record {path}: {twins[0]} is of the same recipe and seed; keep one"
             records[record.id] = record
             yield from (f"record {path}: {problem}" for problem in _problems(record, path, current))
     for path in sorted((results / ANALYSES).glob("*.json")):
@@ -118,17 +129,19 @@ def check(results: Path, weights: Path) -> Iterator[str]:
             continue
         if path.stem != benchmark.id or not benchmark.software.clean:
             yield f"record {path}: it was renamed, or made by code that was not committed"
+        elif problem := commit_objection(benchmark.software):
+            yield f"record {path}: {problem}"
     yield from _weights_problems(weights, records)
 
 
 def _analysis(record: AnalysisRecord, path: Path, runs: dict[str, Record]) -> Iterator[str]:
     if path.stem != record.id:
         yield f"its id is {record.id!r}; rename it"
-    problem = objection(record)
-    if problem:
-        yield problem
+    for problem in (objection(record), commit_objection(record.software)):
+        if problem:
+            yield problem
     run = runs.get(record.weights_record)
-    if record.weights_record and run is None:
+    if record.network and run is None:
         yield f"its weights are of run {record.weights_record!r}, which is not published"
     if run and (run.weights_sha256, run.recipe.network) != (record.weights_sha256, record.network):
         yield f"its weights or its network are not those of run {run.id}"
@@ -145,9 +158,10 @@ def _problems(
     split = record.data.eval_split
     if (path.parent.name, path.stem) != (FOLDERS.get(split), record.id):
         yield f"its id is {record.id!r} and its split {split!r}; move it there"
-    problem = objection(record)
-    if problem:
-        yield problem
+    for found in (objection(record), commit_objection(record.software)):
+        if found:
+            yield found
+    yield from contradictions(record)
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     again += " --val" if split == "val" else ""
     again += "".join(f" --set {name}={value}" for name, value in record.changes.items())

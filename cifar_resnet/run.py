@@ -66,9 +66,9 @@ def fit(
         world: the processes that share the work; the first one writes.
 
     Raises:
-        InputError: if ``out`` holds a run and ``resume`` is not set, if its checkpoint is
-            of another configuration, or if the batch size does not fit the data set or
-            the number of processes.
+        InputError: if the seed is out of range, if ``out`` holds a run and ``resume`` is
+            not set, if its checkpoint is of another configuration, or if the batch size does
+            not fit the data set or the number of processes.
         KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
     """
     display = display or Silent()
@@ -78,12 +78,15 @@ def fit(
         )
     if recipe.batch_size % world.size:
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed}")
     checkpoint = out / "checkpoint.pt"
     if (out / "record.json").exists():
         raise InputError(f"{out} holds a finished run; choose another --out")
     if checkpoint.exists() and not resume:
         raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
 
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     torch.manual_seed(seed)
     device = torch.device(hardware.device)
     model = build(recipe.network).to(device).to(memory_format=torch.channels_last)

@@ -67,7 +67,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "lesion": Claim(
         "residual-block.md",
-        "残差网络少了任何一块都还能用，朴素网络不行",
+        "残差网络去掉一块多半还能用，朴素网络不行",
         analyses=("lesion-resnet18", "lesion-resnet56", "lesion-plain20"),
         show=single_blocks,
     ),
@@ -92,7 +92,7 @@ CLAIMS: dict[str, Claim] = {
             show=one_left_out(label, *more),
         )
         for name, words, label, more in (
-            ("momentum", "动量能提高准确率", "no-momentum", ()),
+            ("momentum", "学习率不变时，动量能提高准确率", "no-momentum", ()),
             ("cosine", "余弦退火比不变的学习率好", "constant-rate", ()),
             ("weight-decay", "权重衰减能提高准确率", "no-weight-decay", ()),
             (

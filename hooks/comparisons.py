@@ -58,8 +58,10 @@ def compare(
 def _conditions(experiment: Experiment, runs: Arms) -> str:
     (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
     seeds = sorted({run.seed for group in runs.values() for run in group})
+    networks = {job.recipe.network for job in jobs([experiment])}
+    what = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
     return (
-        f"实验 `{experiment.name}`：每组 {epochs} 轮，种子 {'、'.join(map(str, seeds))}，"
+        f"实验 `{experiment.name}`：{what}每组 {epochs} 轮，种子 {'、'.join(map(str, seeds))}，"
         "准确率取最后一轮；每次运行的来历见[实验结果](results.md#runs)。"
     )
 
@@ -84,6 +86,7 @@ DEPTHS = {
     for kind, words in (("plain", "朴素"), ("resnet", "残差"))
     for depth in (20, 32, 44, 56)
 }
+PAPER_EPOCHS = 164  # 64,000 steps with batches of 128 (He et al. 2015, section 4.2)
 # He et al. 2015, table 6: test error of their residual networks.
 CITED = {"resnet20": "8.75%", "resnet32": "7.51%", "resnet44": "7.17%", "resnet56": "6.97%"}
 
@@ -162,9 +165,20 @@ def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
             findings.append(compare(runs, DEPTHS, *pair, value))
         if kind == "resnet":
             findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}", _train_accuracy))
-        return Shown(findings, _error_curves(runs), _conditions(experiment, runs))
+        return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
 
     return show
+
+
+def _early(runs: Arms) -> str:
+    """What a schedule much shorter than the paper's cannot tell."""
+    epochs = max(run.recipe.epochs for group in runs.values() for run in group)
+    if 2 * epochs >= PAPER_EPOCHS:
+        return ""
+    return (
+        f"论文训练约 {PAPER_EPOCHS} 轮，{epochs} 轮远未收敛："
+        "它说明起步的快慢，不能代替收敛之后的比较。"
+    )
 
 
 def _no_less(runs: Arms, deep: str, shallow: str, value: Callable[[Record], float]) -> Finding:

@@ -11,7 +11,7 @@ from comparisons import Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
-from wording import OUTDATED, PENDING
+from wording import OUTDATED, PENDING, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
@@ -32,15 +32,29 @@ def evidence(results: Results, name: str) -> str:
     source = shown.conditions
     if claim.analyses:
         links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in claim.analyses)
-        source = f"分析 {'、'.join(links)}：{source}"
+        source = f"分析 {'、'.join(links)}：{_trained(claim, results)}{source}"
     for experiment in select(list(queued)) if queued else []:
         (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
+        networks = {job.recipe.network for job in jobs([experiment])}
+        network = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
         source += (
-            f"这是缩短的版本；完整的 `{experiment.name}`（{epochs} 轮，"
+            f"这是缩短的版本；完整的 `{experiment.name}`（{network}{epochs} 轮，"
             f"{len(experiment.seeds)} 个种子）还在队列里。"
         )
     badge = _badge(_verdict(shown.findings)) + (OUTDATED if _outdated(claim, results) else "")
     return _box(claim, badge, f"{shown.chart}<ul>{findings}</ul>", source)
+
+
+def _trained(claim: Claim, results: Results) -> str:
+    """Which runs the weights of a claim's analyses come from."""
+    runs = {run.id: run for run in results.runs}
+    names = dict.fromkeys(results.analyses[name].weights_record for name in claim.analyses)
+    told = [
+        f"`{run.recipe.network}` 训练 {run.recipe.epochs} 轮，种子 {run.seed}，"
+        f"测试准确率 {percent(run.metrics.accuracy)}"
+        for run in (runs[name] for name in names if name in runs)
+    ]
+    return f"权重取自 {'；'.join(told)}。" if told else ""
 
 
 def claims(results: Results) -> str:

@@ -33,20 +33,20 @@ def _box(record: BenchRecord) -> str:
     chart = bar_chart(f"训练速度：{told}。", bars, highest=max(value for _, value, _ in bars))
     commit = record.software.commit or record.software.source_sha256
     rows = [
-        ["快多少", f"{median(times):.2f} 倍（各轮 {min(times):.2f} 至 {max(times):.2f}）"],
+        ["快多少", f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）"],
         ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
         ["本项目用到其中", percent(median(shares(record)))],
         ["数据增强占一步", percent(median(pipeline(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
         ["内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
         ["精度", h.precision + ("，torch.compile" if h.compile else "")],
-        ["测法", f"{len(times)} 轮，每轮 {record.steps} 步，每步 {record.batch_size} 张"],
+        ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
         ["代码提交", commit[:10]],
     ]
     shown = figure(
-        f"{record.network} 在 {machine} 上的训练速度，各轮的中位数。",
+        f"{record.network} 在 {machine} 上的训练速度，各遍的中位数。",
         [Panel("每秒训练的图片数", chart)],
-        table(("写法", "中位数", "最慢一轮", "最快一轮"), measured),
+        table(("写法", "中位数", "最慢一遍", "最快一遍"), measured),
         wide=True,
     )
     head = f"## {record.network}，{escape(machine)}\n\n"

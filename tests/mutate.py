@@ -166,7 +166,6 @@ MUTATIONS = (
         RUN,
         '"metrics": {\n  "accuracy": 0.8',
         '"metrics": {\n  "accuracy": 0.9',
-        PAGES,
         sign=True,
     ),
     Mutation(
@@ -182,6 +181,13 @@ MUTATIONS = (
         "results/analyses/gradients.json",
         '"sigmoid20": [\n   6',
         '"sigmoid20": [\n   7',
+    ),
+    Mutation(
+        "a calibration error improved and signed",
+        RUN,
+        '"calibration_error": 0.07',
+        '"calibration_error": 0.03',
+        sign=True,
     ),
     Mutation(
         "a benchmark edited",

@@ -23,10 +23,10 @@ MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") -> Record:
     """A record that passes for one of CIFAR-10; for temporary folders only."""
     images = {"test": 10000, "val": 5000}[split]
-    each = images // 10
-    right = round(each * accuracy)
+    each, right = images // 10, round(images * accuracy)
+    hits = [right // 10 + (i < right % 10) for i in range(10)]
     confusion = tuple(
-        tuple(right if i == j else each - right if j == (i + 1) % 10 else 0 for j in range(10))
+        tuple(hits[i] if i == j else each - hits[i] if j == (i + 1) % 10 else 0 for j in range(10))
         for i in range(10)
     )
     empty = ((0, 0.0, 0.0),) * (CALIBRATION_BINS - 1)
@@ -36,7 +36,7 @@ def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") ->
         recipe=recipe,
         changes=changes(recipe),
         seed=seed,
-        data=DataInfo("cifar10", MD5, 50000, split, images),
+        data=DataInfo("cifar10", MD5, {"test": 50000, "val": 45000}[split], split, images),
         software=replace(software(), commit="0" * 40, clean=True),
         hardware=Hardware("cpu", "test", 2, "fp32", channels_last=True, compile=False),
         started="2026-01-01T00:00:00+00:00",
@@ -50,8 +50,8 @@ def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") ->
         ),
         metrics=Metrics(
             accuracy=accuracy,
-            loss=0.3,
-            per_class_accuracy=(accuracy,) * 10,
+            loss=1.5 / recipe.epochs,
+            per_class_accuracy=tuple(hit / each for hit in hits),
             confusion=confusion,
             calibration_error=0.02,
             calibration=(*empty, (images, accuracy - 0.02, accuracy)),

@@ -120,3 +120,12 @@ def test_recipes_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes"]) == 0
     printed = capsys.readouterr().out
     assert all(re.search(rf"^{name}$", printed, re.M) for name in RECIPES)
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "run")
+    assert cli.main(["train", "smoke", "--data", "synthetic", "--out", out]) == 2
+    assert out in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cifar_resnet import cli, experiments
-from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run
+from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run, select
 from cifar_resnet.networks import NETWORKS
 from cifar_resnet.record import Record, read_record, write_record
 
@@ -92,3 +92,10 @@ def test_status_counts_and_run_skips_what_is_finished(
     start: Callable[..., None] = fail
     monkeypatch.setattr(experiments, "_start", start)
     assert cli.main(["experiments", "run", *here]) == 0
+
+
+def test_a_run_that_two_experiments_share_is_queued_once() -> None:
+    wanted = jobs(select(["surgery", "configuration"]))
+    queue = missing(wanted, [])
+    runs = [(job.recipe, job.seed) for job in queue]
+    assert len(set(runs)) == len(runs) < len(wanted)

@@ -64,3 +64,11 @@ def test_the_shipped_weights_reach_their_records_accuracy(cifar10_root: Path) ->
     precision = record.hardware.precision  # in which the record was measured
     metrics = evaluate(load_pretrained(), data.eval_images, data.eval_labels, precision=precision)
     assert metrics.accuracy == pytest.approx(record.metrics.accuracy, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.rand(1, 3, 32, 32), torch.zeros(3, 32, 32, dtype=torch.uint8)]
+)
+def test_other_images_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="images must be uint8"):
+        classify(load_pretrained(), images)

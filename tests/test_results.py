@@ -10,26 +10,42 @@ from torchvision.datasets import CIFAR10
 
 from cifar_resnet import cli, results
 from cifar_resnet.analysis import analyze, read_analysis
+from cifar_resnet.audit import source_at
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, checksum, write_record
+from cifar_resnet.record import Record, Software, checksum, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
+from tests.site_build import invented
 
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
+
+
+def committed(software: Software) -> Software:
+    """What a clean checkout of the present commit would say of itself."""
+    commit = software.commit or "0" * 40
+    source = source_at(commit) or software.source_sha256
+    return replace(software, commit=commit, clean=True, source_sha256=source)
 
 
 @pytest.fixture(scope="module")
 def run(synthetic: Dataset, cpu: Hardware, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that passes for one on CIFAR-10 with committed code."""
     out = tmp_path_factory.mktemp("run")
-    record = fit(RECIPE, replace(synthetic, name="cifar10", md5=MD5), cpu, out=out).record
-    committed = replace(record.software, commit="0" * 40, clean=True)
-    write_record(replace(record, software=committed), out / "record.json")
+    made = fit(RECIPE, replace(synthetic, name="cifar10", md5=MD5), cpu, out=out).record
+    real = invented(RECIPE, 0, 0.5)  # figures of all of CIFAR-10
+    record = replace(
+        made,
+        software=committed(made.software),
+        data=real.data,
+        history=real.history,
+        metrics=real.metrics,
+    )
+    write_record(record, out / "record.json")
     return out
 
 
@@ -82,9 +98,8 @@ def test_a_run_without_git_gets_the_commit_of_the_same_code(
     copy.write_text((run / "record.json").read_text())
     software = json.loads(copy.read_text())["software"]
     rewrite(copy, software=software | {"commit": None, "clean": None})
-    here = replace(results.software(), commit="c" * 40, clean=True)
-    if not same:
-        here = replace(here, source_sha256="f" * 64)
+    source = software["source_sha256"] if same else "f" * 64
+    here = replace(results.software(), commit="c" * 40, clean=True, source_sha256=source)
     monkeypatch.setattr(results, "software", lambda: here)
     if same:
         published = results.read_record(add(tmp_path, tmp_path / "results"))
@@ -96,6 +111,54 @@ def test_a_run_without_git_gets_the_commit_of_the_same_code(
 
 def problems(results: Path, weights: Path) -> str:
     return "\n".join(check(results, weights))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "named"),
+    [
+        ("metrics", {"accuracy": 0.99}, "metrics.accuracy"),
+        ("metrics", {"per_class_accuracy": [0.99] * 10}, "metrics.per_class_accuracy"),
+        ("metrics", {"calibration_error": 0.001}, "metrics.calibration_error"),
+        ("data", {"eval_images": 100}, "data.train_images or data.eval_images"),
+        ("data", {"train_images": 45000}, "data.train_images or data.eval_images"),
+    ],
+)
+def test_figures_that_contradict_each_other_are_noticed(
+    run: Path, published: Path, tmp_path: Path, part: str, changes: dict[str, Any], named: str
+) -> None:
+    content = json.loads(published.read_text())
+    rewrite(published, **{part: content[part] | changes})
+    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_an_epoch_too_few_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
+    rewrite(published, history=[])
+    assert "history contradicts" in problems(tmp_path, run / "weights.safetensors")
+
+
+@pytest.mark.skipif(source_at("HEAD") is None, reason="needs the project's git history")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"commit": "f" * 40}, "is unknown"),
+        ({"source_sha256": "f" * 64}, "holds other code than ran"),
+    ],
+)
+def test_a_commit_that_did_not_run_is_noticed(
+    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    content = json.loads(published.read_text())
+    rewrite(published, software=content["software"] | changes)
+    assert message in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_a_seed_counts_once(run: Path, published: Path, tmp_path: Path) -> None:
+    again = published.with_name("again.json")
+    again.write_text(published.read_text())
+    rewrite(again, id="again")
+    assert "of the same recipe and seed; keep one" in problems(
+        tmp_path, run / "weights.safetensors"
+    )
 
 
 def test_a_changed_default_is_noticed(
@@ -175,7 +238,7 @@ def analysed(run: Path, published: Path, synthetic: Dataset, tmp_path: Path) -> 
     data = replace(synthetic, name="cifar10", md5=MD5)
     record = analyze("identity", data, run)
     path = tmp_path / "analyses" / f"{record.id}.json"
-    write_record(replace(record, software=replace(record.software, clean=True)), path)
+    write_record(replace(record, software=committed(record.software)), path)
     return path
 
 
