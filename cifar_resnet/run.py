@@ -67,8 +67,8 @@ def fit(
 
     Raises:
         InputError: if the seed is out of range, if ``out`` holds a run and ``resume`` is
-            not set, if its checkpoint is of another configuration, or if the batch size does
-            not fit the data set or the number of processes.
+            not set, if its checkpoint is of another configuration or machine, or if the batch
+            size does not fit the data set or the number of processes.
         KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
     """
     display = display or Silent()
@@ -101,6 +101,7 @@ def fit(
 
     code = software()
     identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
+    where = f"{world.size} x {hardware.name}, {hardware.precision}"
     history: list[Epoch] = []
     started, sessions = _now(), 1
     metrics: Metrics | None = None
@@ -114,6 +115,11 @@ def fit(
             raise InputError(
                 f"{checkpoint} was written by other code than this; go back to that code "
                 "or start anew with another --out"
+            )
+        if state["where"] != where:
+            raise InputError(
+                f"{checkpoint} was trained on {state['where']}, not {where}, and a record names "
+                "one; go on there or start anew with another --out"
             )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -162,6 +168,7 @@ def fit(
             {
                 "identity": identity,
                 "source_sha256": code.source_sha256,
+                "where": where,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "history": [asdict(epoch) for epoch in history],

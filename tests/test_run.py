@@ -95,6 +95,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(
         fit(RECIPE, synthetic, cpu, out=tmp_path / "parts")
     with pytest.raises(InputError, match="another configuration"):
         fit(replace(RECIPE, epochs=3), synthetic, cpu, out=tmp_path / "parts", resume=True)
+    other = replace(cpu, precision="bf16")
+    with pytest.raises(InputError, match="go on there"):
+        fit(RECIPE, synthetic, other, out=tmp_path / "parts", resume=True)
 
     parts = fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", resume=True).record
     assert parts.sessions == 2
