@@ -206,6 +206,27 @@ def normalize(images: Tensor) -> Tensor:
     # --8<-- [end:normalize]
 
 
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Scale images down, each new pixel a weighted mean of those it covers.
+
+    A network with global average pooling trains on small images too, with fewer operations in
+    proportion to their area (progressive learning, Tan and Le 2021, arXiv:2104.00298, section 4).
+
+    Args:
+        images: float ``[N, C, H, W]``.
+        size: the new height and width, at most the old ones.
+
+    Returns:
+        float ``[N, C, size, size]``.
+
+    Example:
+        >>> shrink(torch.eye(4)[None, None], 2)[0, 0]
+        tensor([[0.3878, 0.1224],
+                [0.1224, 0.3878]])
+    """
+    return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
 @cache  # copying to a GPU at every step would make it wait for the CPU
 def _statistics(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device

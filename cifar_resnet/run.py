@@ -128,7 +128,7 @@ def fit(
 
     forward: Any = wrap(model, world)
     if hardware.compile:
-        forward = torch.compile(forward)
+        forward = torch.compile(forward, dynamic=False)
     for epoch in range(len(history), recipe.epochs):
         start = time.perf_counter()
         loss, accuracy = train_epoch(

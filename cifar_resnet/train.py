@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from cifar_resnet.augment import augment
+from cifar_resnet.augment import augment, shrink
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import World, add_up, share
 from cifar_resnet.recipe import Recipe, learning_rate
@@ -34,6 +34,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         lr=learning_rate(recipe, 0),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
         fused=True,
     )
     # --8<-- [end:make_optimizer]
@@ -126,7 +127,10 @@ def train_epoch(
     for step, (x, y) in enumerate(batches(images, labels, recipe.batch_size, generator, world)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / steps)
-        x = augment(x, recipe.augmentation, noise).to(memory_format=torch.channels_last)
+        x = augment(x, recipe.augmentation, noise)
+        if epoch < recipe.low_resolution_epochs:
+            x = shrink(x, recipe.low_resolution)
+        x = x.to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
             loss = criterion(logits, y)

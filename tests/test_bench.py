@@ -1,12 +1,15 @@
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cifar_resnet import cli
+from cifar_resnet import bench, cli
 from cifar_resnet.bench import SCHEMA, BenchRecord, reference_steps, summary, training_flops
 from cifar_resnet.data import Dataset
+from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import read
 
@@ -34,6 +37,18 @@ def test_the_reference_loop_trains(synthetic: Dataset) -> None:
     for _ in range(5):  # one more than an epoch has
         next(steps)
     steps.close()
+
+
+@pytest.mark.parametrize("speedup", [0.5, 2.0])
+def test_compiling_is_measured_as_the_ratio_of_step_times(
+    monkeypatch: pytest.MonkeyPatch, cpu: Hardware, speedup: float
+) -> None:
+    def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
+        return lambda count: time.sleep(0.02 * count / (speedup if hardware.compile else 1))
+
+    monkeypatch.setattr(bench, "_our_steps", steps)
+    found = bench.compiled_speedup(cpu, get_recipe("smoke"))
+    assert found == pytest.approx(speedup, rel=0.5)
 
 
 def test_a_benchmark_ends_in_a_record_and_says_what_it_found(

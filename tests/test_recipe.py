@@ -55,6 +55,9 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
         ("label_smoothing", 1.0),
+        ("low_resolution", 4),
+        ("low_resolution", 40),
+        ("low_resolution_epochs", 200),
         ("crop_padding", -1),
         ("flip_probability", 1.5),
         ("erasing_probability", -0.1),
@@ -65,6 +68,11 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(InputError, match=field):
         get_recipe("notes", **{field: value})
+
+
+def test_nesterov_needs_momentum() -> None:
+    with pytest.raises(InputError, match="nesterov must be false where momentum is 0"):
+        get_recipe("notes", nesterov=True, momentum=0.0)
 
 
 def test_an_unknown_field_is_named() -> None:

@@ -61,6 +61,26 @@ def test_epochs_see_other_orders_and_seeds_too() -> None:
     assert sorted(order(0)) == list(range(8))
 
 
+def test_only_the_first_epochs_are_of_low_resolution(synthetic: Dataset) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Network(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(x.shape[2:]))
+            return super().forward(x.mean((2, 3)))
+
+    recipe = Recipe(
+        name="test", epochs=3, batch_size=64, low_resolution=24, low_resolution_epochs=2
+    )
+    model = Network(3, 10)
+    for epoch in range(recipe.epochs):
+        train_epoch(
+            model, make_optimizer(model, recipe), recipe,
+            synthetic.train_images, synthetic.train_labels, epoch=epoch, seed=0,
+        )  # fmt: skip
+    assert seen == [(24, 24), (24, 24), (32, 32)]
+
+
 def test_bf16_trains_as_fp32_does() -> None:
     """The loss of the first 20 steps, epoch by epoch of four."""
     images, labels = draw(128, seed=0)
