@@ -95,14 +95,15 @@ def test_the_environment_variable_counts(tmp_path: Path, monkeypatch: pytest.Mon
         data.load()
 
 
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
 def test_a_damaged_file_is_noticed(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     good = tmp_path / "good.tar.gz"
     good.write_bytes(published)
     monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
     data.load()
-    batch = data.cache_folder() / data.FOLDER / "data_batch_3"
+    batch = data.cache_folder() / data.FOLDER / name
     batch.write_bytes(batch.read_bytes()[:-1])
     with pytest.raises(InputError, match="damaged"):
         data.load()
