@@ -36,10 +36,9 @@ class Recipe:
         weight_decay: L2 penalty that SGD adds to the gradient of every parameter.
         label_smoothing: share of the target spread evenly over all classes
             (Szegedy et al. 2016, section 7).
-        low_resolution: width and height of the training images in the first epochs; 32
-            leaves them as they are.
-        low_resolution_epochs: how many epochs that is; the rest, and every evaluation,
-            sees 32x32.
+        low_resolution: width and height of the training images in the first epochs.
+        low_resolution_share: which share of the epochs that is; the others, and every
+            evaluation, see 32x32.
         augmentation: what is done to each training image.
 
     Raises:
@@ -65,7 +64,7 @@ class Recipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     low_resolution: int = 32
-    low_resolution_epochs: int = 0
+    low_resolution_share: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     # --8<-- [end:recipe]
 
@@ -85,9 +84,7 @@ class Recipe:
             "weight_decay must not be negative": self.weight_decay >= 0,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             "low_resolution must be from 8 to 32": 8 <= self.low_resolution <= 32,
-            "low_resolution_epochs must be at least 0 and below epochs": 0
-            <= self.low_resolution_epochs
-            < self.epochs,
+            "low_resolution_share must be in [0, 1)": 0 <= self.low_resolution_share < 1,
             "crop_padding must not be negative": a.crop_padding >= 0,
             "flip_probability must be in [0, 1]": 0 <= a.flip_probability <= 1,
             "erasing_probability must be in [0, 1]": 0 <= a.erasing_probability <= 1,

@@ -128,7 +128,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / steps)
         x = augment(x, recipe.augmentation, noise)
-        if epoch < recipe.low_resolution_epochs:
+        if epoch < recipe.low_resolution_share * recipe.epochs:
             x = shrink(x, recipe.low_resolution)
         x = x.to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -71,7 +71,7 @@ def label_smoothing() -> str:
         columns.append([f"{value:.3f}" for value in values])
     rows = list(zip(CLASSES, *columns, strict=True))
     return chart(
-        "一张「猫」的目标分布，由损失函数的梯度反推得到。",
+        "一张“猫”的目标分布，由损失函数的梯度反推得到。",
         panels,
         table(("类别", *(panel.title for panel in panels)), rows),
     )

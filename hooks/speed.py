@@ -1,13 +1,15 @@
 """The page on speed, drawn from the benchmarks' records alone."""
 
+from datetime import datetime
 from html import escape
-from statistics import median
+from statistics import mean, median
 
 from charts import Panel, bar_chart, figure, table
-from records import RECORDS, Results
-from wording import PENDING, date, device, percent
+from records import RECORDS, Group, Results
+from wording import PENDING, date, device, duration, percent
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
+from cifar_resnet.recipe import RECIPES
 
 
 def speed(results: Results) -> str:
@@ -15,6 +17,38 @@ def speed(results: Results) -> str:
     if not results.benchmarks:
         return f'<p class="pending-box">{PENDING} 还没有测速记录；有了记录，这里会自动补上。</p>'
     return "\n\n".join(map(_box, results.benchmarks))
+
+
+def fast(results: Results) -> str:
+    """What the recipes made for speed reach, and in what time; 待训练 where there is no run."""
+    head = ("配方", "轮数", "测试准确率", "次数", "训练用时", "连评估在内", "设备")
+    rows = []
+    for name in (name for name in RECIPES if name.startswith("fast")):
+        groups = [group for group in results.groups if group.recipe.name == name]
+        rows += [_fast_row(group) for group in groups]
+        if not results.published(name):
+            rows.append([f"`{name}`", str(RECIPES[name]().epochs), PENDING, "0", "", "", ""])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _fast_row(group: Group) -> list[str]:
+    devices = dict.fromkeys(
+        device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
+    )
+    whole = [
+        (datetime.fromisoformat(run.finished) - datetime.fromisoformat(run.started)).total_seconds()
+        for run in group.runs
+    ]
+    return [
+        f"`{group.recipe.name}`",
+        str(group.recipe.epochs),
+        percent(*group.spread(lambda run: run.metrics.accuracy)),
+        str(len(group.runs)),
+        duration(mean(run.train_seconds for run in group.runs)),
+        duration(mean(whole)),
+        "；".join(devices),
+    ]
 
 
 def _box(record: BenchRecord) -> str:

@@ -57,7 +57,7 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
         ("label_smoothing", 1.0),
         ("low_resolution", 4),
         ("low_resolution", 40),
-        ("low_resolution_epochs", 200),
+        ("low_resolution_share", 1.0),
         ("crop_padding", -1),
         ("flip_probability", 1.5),
         ("erasing_probability", -0.1),

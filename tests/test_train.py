@@ -70,7 +70,7 @@ def test_only_the_first_epochs_are_of_low_resolution(synthetic: Dataset) -> None
             return super().forward(x.mean((2, 3)))
 
     recipe = Recipe(
-        name="test", epochs=3, batch_size=64, low_resolution=24, low_resolution_epochs=2
+        name="test", epochs=3, batch_size=64, low_resolution=24, low_resolution_share=0.5
     )
     model = Network(3, 10)
     for epoch in range(recipe.epochs):
