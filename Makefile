@@ -77,9 +77,13 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 	$(BIN)/python -m tests.lighthouse
 
 # One piece of the GPU's work; run it again until `experiments status` shows nothing open.
-gpu-figures:       ## on a machine with a GPU: benchmark, then what is missing of the experiments
-	$(PYTHON) -m cifar_resnet bench --device cuda --out $(OUT)/bench
-	$(PYTHON) -m cifar_resnet experiments run notes surgery configuration degradation \
+gpu-figures:       ## on a machine with a GPU: benchmarks, then what is missing of the experiments
+	for network in resnet18 resnet20; do \
+	  ls $(OUT)/bench/$$network-* >/dev/null 2>&1 || \
+	  $(PYTHON) -m cifar_resnet bench --device cuda --network $$network --out $(OUT)/bench || exit 1; \
+	done
+	$(PYTHON) -m cifar_resnet experiments run \
+	  fast notes fast-parts surgery configuration degradation \
 	  --device cuda --budget $(BUDGET) --jobs $(JOBS) --out $(OUT)
 
 lint: $(STAMP)     ## style and types

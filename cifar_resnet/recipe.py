@@ -167,6 +167,41 @@ def notes_cpu() -> Recipe:
     )
 
 
+def fast_cpu() -> Recipe:
+    """The note's network to 94 % on two CPU cores in under an hour: the goal, not yet measured.
+
+    Two thirds of the epochs see 24x24 images, Nesterov momentum, no random erasing.
+    """
+    return Recipe(
+        name="fast-cpu",
+        epochs=18,
+        learning_rate=0.2,
+        warmup_epochs=1.0,
+        nesterov=True,
+        low_resolution=24,
+        low_resolution_share=0.65,
+        augmentation=Augmentation(erasing_probability=0.0),
+    )
+
+
+def fast() -> Recipe:
+    """The note's network to 96 % on one GPU in under a minute: the goal, not yet measured.
+
+    As ``fast-cpu``, with larger batches, more epochs and some erasing.
+    """
+    return Recipe(
+        name="fast",
+        epochs=36,
+        batch_size=512,
+        learning_rate=0.6,
+        warmup_epochs=3.0,
+        nesterov=True,
+        low_resolution=24,
+        low_resolution_share=0.5,
+        augmentation=Augmentation(erasing_probability=0.25),
+    )
+
+
 def depth() -> Recipe:
     """He et al. 2015, section 4.2: the configuration of their networks of 20 to 56 layers.
 
@@ -192,6 +227,8 @@ def smoke() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "notes": notes,
     "notes-cpu": notes_cpu,
+    "fast": fast,
+    "fast-cpu": fast_cpu,
     "depth": depth,
     "smoke": smoke,
 }

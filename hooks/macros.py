@@ -9,8 +9,8 @@
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
 ``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on pages of their
-own, ``{{ speed() }}``, ``{{ fast() }}`` and ``{{ classifier() }}``. Arguments are Python literals. An unknown name
-or a wrong argument fails the build.
+own, ``{{ speed() }}``, ``{{ fast() }}`` and ``{{ classifier() }}``. Arguments are Python literals.
+An unknown name or a wrong argument fails the build.
 """
 
 import ast

@@ -27,7 +27,7 @@ def fast(results: Results) -> str:
         groups = [group for group in results.groups if group.recipe.name == name]
         rows += [_fast_row(group) for group in groups]
         if not results.published(name):
-            rows.append([f"`{name}`", str(RECIPES[name]().epochs), PENDING, "0", "", "", ""])
+            rows.append([f"`{name}`", "", PENDING, "", "", "", ""])
     lines = [head, ["---"] * len(head), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

@@ -97,6 +97,32 @@ def test_a_typed_number_is_found() -> None:
     assert typed_figures('准确率是 {{ accuracy("notes") }}。') == []
 
 
+def test_the_page_of_references_and_its_bibtex_file_agree() -> None:
+    """Same works, same titles, authors and years; and each is cited somewhere."""
+    page = (ROOT / "docs" / "references.md").read_text()
+    shown = {
+        key: (title.rstrip("."), authors)
+        for key, authors, title in re.findall(
+            r"^### .* \{#(\w+)\}\n\n(.*?)\. \*(.*?)\*", page, re.MULTILINE
+        )
+    }
+    bibtex = (ROOT / "docs" / "references.bib").read_text().replace('{\\"u}', "ü")
+    filed = {
+        key: (title, authors.replace(" and ", ", "))
+        for key, authors, title in re.findall(
+            r"@\w+\{(\w+),\n  author = \{(.*)\},\n  title = \{\{(.*)\}\}", bibtex
+        )
+    }
+    assert shown == {k: (t, a.replace("{\\'a}", "á")) for k, (t, a) in filed.items()}
+    cited = {
+        key
+        for source in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+        for key in re.findall(r"references\.md#(\w+)", source.read_text())
+    }
+    assert cited - set(shown) == set()
+    assert set(shown) - cited == set()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda p: p.name)
 def test_notebooks_store_no_output(path: Path) -> None:
     """What a reader sees was computed when the site was built."""

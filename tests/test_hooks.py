@@ -57,6 +57,15 @@ def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     assert "2 次运行" in expand("{{ headline() }}", results)
 
 
+def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -> None:
+    waiting = expand("{{ fast() }}", NOTHING)
+    assert waiting.count("待训练") == 2
+    records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
+    shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
+    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 2 小时 0 分 | 2 小时 0 分 |" in shown
+    assert shown.count("待训练") == 1
+
+
 def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:
     tried = invented(get_recipe("notes-cpu", learning_rate=0.2), 0, 0.91, "val")
     results = read_results(publish(tmp_path, tried))
