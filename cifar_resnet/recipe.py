@@ -197,7 +197,7 @@ def fast() -> Recipe:
         warmup_epochs=3.0,
         nesterov=True,
         low_resolution=24,
-        low_resolution_share=0.5,
+        low_resolution_share=0.6,
         augmentation=Augmentation(erasing_probability=0.25),
     )
 

@@ -157,6 +157,14 @@ def test_a_changed_field_breaks_more_than_the_field(
     assert len(changed) > 1
 
 
+@pytest.mark.parametrize("name", ["fast", "fast-cpu"])
+def test_how_images_are_shrunk_is_part_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = get_recipe(name, network="resnet20")
+    before = fingerprint(recipe)
+    monkeypatch.setattr(train, "shrink", lambda images, size: images[..., :size, :size])
+    assert differences(before, fingerprint(recipe)) == ["losses"]
+
+
 def test_of_chaotic_networks_only_the_first_loss_counts() -> None:
     def made(network: str, *losses: float) -> dict[str, object]:
         recipe = json.loads(json.dumps(asdict(get_recipe("depth", network=network))))
