@@ -27,11 +27,12 @@ class Hardware:
     Attributes:
         device: ``"cpu"`` or ``"cuda"`` (or ``"cuda:1"``).
         name: the processor's own name.
-        threads: CPU threads that torch uses.
+        threads: CPU threads that torch uses, at most.
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
         channels_last: whether activations are stored as NHWC.
         compile: whether the network goes through ``torch.compile``.
         processes: how many such processes share the work.
+        yielding: whether `spare_busy_cores` may lower the number of threads for a while.
     """
 
     device: str
@@ -41,6 +42,7 @@ class Hardware:
     channels_last: bool
     compile: bool
     processes: int = 1
+    yielding: bool = False
 
 
 def detect(
@@ -86,7 +88,8 @@ def detect(
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
-    if threads is None and kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    yielding = threads is None and kind == "cpu" and "OMP_NUM_THREADS" not in os.environ
+    if yielding:
         threads = min(torch.get_num_threads(), free_cores())
     if threads is not None:
         torch.set_num_threads(threads)
@@ -99,7 +102,23 @@ def detect(
         precision=precision or ("bf16" if _has_fast_bf16(device) else "fp32"),
         channels_last=True,
         compile=_can_compile(device) if compile is None else compile,
+        yielding=yielding,
     )
+
+
+def spare_busy_cores(hardware: Hardware) -> None:
+    """Where nobody asked for a number of threads, use only cores that are free just now.
+
+    Meant for the moment between two epochs, when this process itself keeps no core busy.
+
+    Args:
+        hardware: as `detect` chose it.
+
+    Example:
+        >>> spare_busy_cores(detect("cpu", threads=1, compile=False))  # asked for: nothing changes
+    """
+    if hardware.yielding and hardware.threads > 1:
+        torch.set_num_threads(min(hardware.threads, free_cores()))
 
 
 def _keep_freed_memory() -> None:

@@ -23,7 +23,7 @@ from cifar_resnet.distributed import World, agree, gather_rows, share, tell, wra
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics, measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
-from cifar_resnet.hardware import Hardware
+from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, changes
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
@@ -130,6 +130,7 @@ def fit(
     if hardware.compile:
         forward = torch.compile(forward, dynamic=False)
     for epoch in range(len(history), recipe.epochs):
+        spare_busy_cores(hardware)
         start = time.perf_counter()
         loss, accuracy = train_epoch(
             forward,
