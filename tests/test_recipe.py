@@ -1,10 +1,16 @@
+import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
 
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe, learning_rate
+from cifar_resnet.record import read_record
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_notes_is_the_notes_configuration() -> None:
@@ -20,6 +26,16 @@ def test_notes_is_the_notes_configuration() -> None:
 def test_every_recipe_is_named_and_described(name: str) -> None:
     assert get_recipe(name).name == name
     assert RECIPES[name].__doc__
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_docstring_says_was_reached_is_in_the_records(name: str) -> None:
+    """An accuracy with decimals is measured: the mean over the published runs of the recipe."""
+    recipe, text = get_recipe(name), RECIPES[name].__doc__ or ""
+    runs = [read_record(path) for path in (ROOT / "results" / "runs").glob("*.json")]
+    reached = [run.metrics.accuracy for run in runs if run.recipe == recipe]
+    said = re.findall(r"(\d+\.\d+) ?%", text)
+    assert said == ([f"{100 * mean(reached):.1f}"] if reached else [])
 
 
 def test_recipes_are_frozen() -> None:
