@@ -1,15 +1,20 @@
 """The page on speed, drawn from the benchmarks' records alone."""
 
+import math
 from datetime import datetime
 from html import escape
+from itertools import accumulate
 from statistics import mean, median
 
-from charts import Panel, bar_chart, figure, table
+from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from records import RECORDS, Group, Results
 from wording import PENDING, date, device, duration, percent
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
 from cifar_resnet.recipe import RECIPES
+from cifar_resnet.record import Record
+
+_LEVELS = (0.8, 0.9, 0.93, 0.94)
 
 
 def speed(results: Results) -> str:
@@ -30,6 +35,59 @@ def fast(results: Results) -> str:
             rows.append([f"`{name}`", "", PENDING, "", "", "", ""])
     lines = [head, ["---"] * len(head), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def pace(results: Results) -> str:
+    """Test accuracy over the time spent training, one line a recipe: its first seed."""
+    if not results.groups:
+        return f'<p class="pending-box">{PENDING} 还没有完成的训练；有了记录，这里会自动补上。</p>'
+    curves = {group.label: _over_time(group.runs[0]) for group in results.groups}
+    machines = {
+        group.label: device(h.device, h.name, h.threads)
+        for group in results.groups
+        for h in (group.runs[0].hardware,)
+    }
+    styles = {label: f"depth-{index % 3}" for index, label in enumerate(curves)}
+    minutes = Axis("训练用时（分）", 0, max(curve[-1][0] for curve in curves.values()))
+    lowest = min(share for curve in curves.values() for _, share in curve)
+    share = Axis("测试准确率", math.floor(lowest * 10) / 10, 1, "{:.0%}".format)
+    told = "；".join(
+        f"{label}用 {curve[-1][0]:.0f} 分钟到 {percent(curve[-1][1])}"
+        for label, curve in curves.items()
+    )
+    rows = [
+        [label, machines[label], *(_first_above(curve, level) for level in _LEVELS)]
+        for label, curve in curves.items()
+    ]
+    return figure(
+        "每一轮结束时的测试准确率，横轴是到那时为止的训练用时，不含评估；每份配方画第一个种子。"
+        "学习率要到末尾才降下来，所以中途的准确率低于同样用时的短配方。",
+        [
+            Panel(
+                "测试准确率",
+                line_chart(
+                    f"测试准确率随训练用时的变化：{told}。",
+                    minutes,
+                    share,
+                    [Line(styles[label], curve) for label, curve in curves.items()],
+                ),
+            )
+        ],
+        table(("配方", "设备", *(f"到 {level:.0%}" for level in _LEVELS)), rows),
+        legend=[(style, label) for label, style in styles.items()],
+        wide=True,
+    )
+
+
+def _over_time(run: Record) -> list[tuple[float, float]]:
+    """Minutes of training and test accuracy after each epoch."""
+    minutes = accumulate(epoch.seconds / 60 for epoch in run.history)
+    return [(t, epoch.eval_accuracy) for t, epoch in zip(minutes, run.history, strict=True)]
+
+
+def _first_above(curve: list[tuple[float, float]], level: float) -> str:
+    reached = [minutes for minutes, share in curve if share >= level]
+    return duration(60 * reached[0]) if reached else "没有到"
 
 
 def _fast_row(group: Group) -> list[str]:

@@ -39,7 +39,7 @@ def test_without_records_everything_is_pending(name: str) -> None:
 
 
 def test_accuracy_is_pending_without_runs_of_just_that_recipe(tmp_path: Path) -> None:
-    other = invented(get_recipe("notes-cpu", learning_rate=0.2), 0, 0.93)
+    other = invented(get_recipe("notes-cpu", learning_rate=0.3), 0, 0.93)
     for results in (NOTHING, read_results(publish(tmp_path, other))):
         assert "待训练" in expand('{{ accuracy("notes-cpu") }}', results)
 
@@ -66,11 +66,22 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert shown.count("待训练") == 1
 
 
+def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:
+    run = invented(get_recipe("notes-cpu"), 0, 0.93)
+    history = tuple(
+        replace(epoch, eval_accuracy=0.93 * epoch.epoch / 16, seconds=60.0) for epoch in run.history
+    )
+    results = read_results(publish(tmp_path, replace(run, history=history)))
+    shown = expand("{{ pace() }}", results)
+    assert "<td>14 分</td><td>16 分</td><td>16 分</td><td>没有到</td>" in shown
+    assert "notes-cpu，16 轮用 16 分钟到 93.00%" in shown
+
+
 def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:
-    tried = invented(get_recipe("notes-cpu", learning_rate=0.2), 0, 0.91, "val")
+    tried = invented(get_recipe("notes-cpu", learning_rate=0.3), 0, 0.91, "val")
     results = read_results(publish(tmp_path, tried))
     table = expand("{{ tuning() }}", results)
-    assert "learning_rate=0.2" in table
+    assert "learning_rate=0.3" in table
     assert "91.00%" in table
     assert "91.00%" not in expand("{{ headline() }} {{ provenance() }}", results)
 
