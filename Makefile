@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-OUT ?= runs
+OUT := runs
 DEVICE ?= cpu
 EXPERIMENTS ?=
 BUDGET ?= 7m
@@ -19,7 +19,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test check experiments publish propose mutate lighthouse gpu-figures lint format lock clean
+.PHONY: help install serve docs docs-update test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -59,7 +59,8 @@ experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BU
 	  --jobs $(JOBS) --out $(OUT)
 
 publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
-	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +)
+	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +) \
+	  $$(find $(OUT)/bench -name '*.json' 2>/dev/null)
 
 propose:        ## open a pull request with the new records in results/, from branch BRANCH
 	git switch --create $(BRANCH)
@@ -76,15 +77,18 @@ mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one 
 lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 	$(BIN)/python -m tests.lighthouse
 
-# One piece of the GPU's work; run it again until `experiments status` shows nothing open.
-gpu-figures:       ## on a machine with a GPU: benchmarks, then what is missing of the experiments
+# Pieces of the GPU's work; run them again until `experiments status` shows nothing open.
+gpu-figures:       ## on a machine with a GPU: benchmarks, then recipe fast and its parts, one by one
 	for network in resnet18 resnet20; do \
 	  ls $(OUT)/bench/$$network-* >/dev/null 2>&1 || \
 	  $(PYTHON) -m cifar_resnet bench --device cuda --network $$network --out $(OUT)/bench || exit 1; \
 	done
-	$(PYTHON) -m cifar_resnet experiments run \
-	  fast notes fast-parts surgery configuration degradation \
-	  --device cuda --budget $(BUDGET) --jobs $(JOBS) --out $(OUT)
+	$(PYTHON) -m cifar_resnet experiments run fast fast-parts \
+	  --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT)
+
+gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side
+	$(PYTHON) -m cifar_resnet experiments run notes surgery configuration degradation \
+	  --device cuda --budget $(BUDGET) --jobs 4 --out $(OUT)
 
 lint: $(STAMP)     ## style and types
 	$(BIN)/ruff check

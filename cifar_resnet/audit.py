@@ -3,16 +3,22 @@
 import hashlib
 import io
 import math
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
+from statistics import median
 
+from cifar_resnet.bench import BenchRecord, training_flops
+from cifar_resnet.recipe import learning_rate
 from cifar_resnet.record import Record, Software
 
 # Training and evaluation images of CIFAR-10, by the split that is evaluated on.
 _IMAGES = {"test": (50_000, 10_000), "val": (45_000, 5_000)}
+_CLASSES = 10
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -27,16 +33,23 @@ def contradictions(record: Record) -> Iterator[str]:
         >>> [problem for path in paths for problem in contradictions(read_record(path))]
         []
     """
-    metrics, data = record.metrics, record.data
+    metrics, data, recipe = record.metrics, record.data, record.recipe
     rows, count = metrics.confusion, data.eval_images
+    if len(rows) != _CLASSES or any(len(row) != _CLASSES for row in rows) or count < 1:
+        yield "metrics.confusion is no table of ten classes"
+        return
     right = [row[index] for index, row in enumerate(rows)]
     hits = sum(images * accuracy for images, _, accuracy in metrics.calibration)
     gap = sum(images * abs(sure - right) for images, sure, right in metrics.calibration)
     last = record.history[-1] if record.history else None
+    steps = data.train_images // recipe.batch_size
+    times = [epoch.seconds for epoch in record.history] or [0.0]
+    elapsed = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)
     for name, holds in {
         "data.train_images or data.eval_images": (data.train_images, count)
         == _IMAGES.get(data.eval_split),
-        "metrics.confusion": sum(map(sum, rows)) == count,
+        "metrics.confusion": sum(map(sum, rows)) == count
+        and (data.eval_split != "test" or {sum(row) for row in rows} == {count // _CLASSES}),
         "metrics.accuracy": _near(metrics.accuracy, sum(right) / count),
         "metrics.per_class_accuracy": len(rows) == len(metrics.per_class_accuracy)
         and all(
@@ -51,9 +64,34 @@ def contradictions(record: Record) -> Iterator[str]:
         and last is not None
         and _near(last.eval_accuracy, metrics.accuracy)
         and _near(last.eval_loss, metrics.loss),
+        "history's learning rates": all(
+            _near(epoch.learning_rate, learning_rate(recipe, epoch.epoch - 1 / steps))
+            for epoch in record.history
+        ),
+        "train_seconds": math.isclose(record.train_seconds, sum(times), rel_tol=1e-6),
+        "images_per_second": min(times) > 0
+        and math.isclose(
+            record.images_per_second,
+            median(steps * recipe.batch_size / seconds for seconds in times),
+            rel_tol=1e-6,
+        ),
+        "finished": record.sessions > 1 or elapsed.total_seconds() > record.train_seconds - 2,
     }.items():
         if not holds:
             yield f"{name} contradicts the rest of it"
+
+
+def bench_contradictions(record: BenchRecord) -> Iterator[str]:
+    """Yield what a benchmark's record says that cannot be.
+
+    Args:
+        record: of a benchmark.
+    """
+    rounds = (record.reference, record.ours, record.ceiling, record.augment)
+    if len(set(map(len, rounds))) != 1 or any(rate <= 0 for rates in rounds for rate in rates):
+        yield "its rounds must be equally many, and every rate positive"
+    if record.flops != training_flops(record.network):
+        yield f"flops is not what {record.network} needs"
 
 
 def _near(a: float, b: float, tolerance: float = 1e-5) -> bool:
@@ -66,7 +104,9 @@ def commit_objection(said: Software) -> str | None:
     Args:
         said: of any record.
     """
-    if said.commit is None or not _has_history():
+    if not re.fullmatch(r"[0-9a-f]{40}", said.commit or ""):
+        return f"its commit is {said.commit!r}, not the name of one"
+    if not _has_history():
         return None
     committed = source_at(said.commit)
     if committed is None:

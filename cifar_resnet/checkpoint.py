@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cifar_resnet.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,6 +39,39 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from training in a folder; where the system can.
+
+    Args:
+        folder: it must exist.
+
+    Raises:
+        InputError: if another process is at it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with sole_user(folder):
+        ...     with sole_user(folder):
+        ...         pass
+        ... # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: another process trains in ...; wait for it, or choose ...
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"another process trains in {folder}; wait for it, or choose another --out"
+            ) from error
+        yield
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -68,8 +68,8 @@ def _parser() -> _Parser:
     train.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="torch.compile the network (default: for five epochs and more, where a compiler is "
-        "at hand; on a CPU only if a measurement before the first epoch finds it faster)",
+        help="torch.compile the network (default: for five epochs and more, if a measurement "
+        "before the first epoch finds it faster)",
     )
     train.set_defaults(run=commands.train)
 
@@ -97,8 +97,14 @@ def _parser() -> _Parser:
 
     results = subcommands.add_parser("results", help="publish records, check the published ones")
     actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
-    add = actions.add_parser("add", help="publish finished runs")
-    add.add_argument("run_folders", type=Path, nargs="*", metavar="RUN")
+    add = actions.add_parser("add", help="publish finished runs, analyses and benchmarks")
+    add.add_argument(
+        "run_folders",
+        type=Path,
+        nargs="*",
+        metavar="RUN",
+        help="the folder of a run, or the file of an analysis or a benchmark",
+    )
     add.set_defaults(run=commands.results_add)
     check = actions.add_parser(
         "check", help="fail if the code no longer stands behind a record or the weights"

@@ -3,16 +3,11 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_resnet.errors import InputError
-
-if TYPE_CHECKING:
-    from cifar_resnet.distributed import World
-    from cifar_resnet.hardware import Hardware
-    from cifar_resnet.recipe import Recipe
 
 
 def train(args: argparse.Namespace) -> None:
@@ -37,8 +32,6 @@ def train(args: argparse.Namespace) -> None:
     data = load(args.data, val=args.val)
     out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
     with join(hardware.device) as world:
-        if hardware.compile and args.compile is None:
-            hardware = _compile_if_faster(hardware, recipe, world)
         if world.leads:
             print(
                 f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
@@ -66,20 +59,6 @@ def train(args: argparse.Namespace) -> None:
     if world.leads:
         accuracy = run.record.metrics.accuracy
         print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}")
-
-
-def _compile_if_faster(hardware: "Hardware", recipe: "Recipe", world: "World") -> "Hardware":
-    """On a CPU, measure on the first process whether compiled code is faster there."""
-    if hardware.device != "cpu":
-        return hardware
-    from cifar_resnet.bench import compiled_speedup
-    from cifar_resnet.distributed import tell
-
-    speedup = None
-    if world.leads:
-        speedup = compiled_speedup(hardware, recipe)
-        print(f"torch.compile: {speedup:.2f} times as fast as without, measured", file=sys.stderr)
-    return replace(hardware, compile=tell(speedup, world) > 1)
 
 
 def _say_what_is_kept(out: Path) -> None:
@@ -162,7 +141,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def results_add(args: argparse.Namespace) -> None:
-    """Publish finished runs."""
+    """Publish finished runs, analyses and benchmarks."""
     from cifar_resnet.results import add
 
     problems = []
@@ -251,7 +230,6 @@ def _out(given: Path | None, kind: str, publishable: bool) -> Path:
 def bench(args: argparse.Namespace) -> None:
     """Measure the speed of training, and write a record."""
     from cifar_resnet.bench import bench, summary
-    from cifar_resnet.distributed import World
     from cifar_resnet.hardware import detect
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
@@ -262,8 +240,6 @@ def bench(args: argparse.Namespace) -> None:
         args.device, precision=args.precision, threads=args.threads, compile=args.compile
     )
     recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
-    if hardware.compile and args.compile is None:
-        hardware = _compile_if_faster(hardware, recipe, World())
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
     path = _out(args.out, "bench", bool(record.software.clean)) / f"{record.id}.json"
     write_record(record, path)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 class Display(Protocol):
     """Told of each step and each epoch; whatever it shows never stops the training."""
 
+    def say(self, text: str) -> None:
+        """Before the first epoch: something that was decided."""
+
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """After a step: ``sums`` holds the summed loss and the right answers, on the device."""
 
@@ -22,6 +25,9 @@ class Display(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
 
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """Nothing."""
@@ -51,6 +57,10 @@ class Terminal:
         self._epochs = epochs
         self._start = time.perf_counter()
         self._first_epoch: int | None = None
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        print(text, file=self._stream, flush=True)
 
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """Move the bar."""

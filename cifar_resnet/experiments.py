@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_resnet.errors import InputError
-from cifar_resnet.recipe import Recipe, get_recipe
+from cifar_resnet.recipe import Recipe, assignments, get_recipe
 from cifar_resnet.record import Record, read_record
 
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
@@ -73,7 +73,7 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The words after ``cifar-resnet`` that run it."""
-        changes = [f"{name}={value}" for name, value in self.arm.changes.items()]
+        changes = assignments(self.arm.changes)
         return [
             *("train", self.arm.recipe, "--seed", str(self.seed), "--resume"),
             *(word for change in changes for word in ("--set", change)),
@@ -258,6 +258,9 @@ def run(
     Returns:
         The jobs that failed; their logs say why.
     """
+    if budget <= grace:
+        raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
+    stop = signal.signal(signal.SIGTERM, signal.default_int_handler)  # pause as on Ctrl-C
     deadline = time.monotonic() + budget - grace
     waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
     try:
@@ -266,8 +269,6 @@ def run(
                 job = waiting.pop(0)
                 running[job] = _start(job, out, options)
                 print(f"started   {job.folder}", flush=True)
-            if time.monotonic() >= deadline:
-                break
             time.sleep(0.2)
             for job, process in list(running.items()):
                 if process.poll() is None:
@@ -276,7 +277,10 @@ def run(
                 print(f"{'finished' if process.returncode == 0 else 'failed  '}  {job.folder}")
                 if process.returncode != 0:
                     failed.append(job)
+            if time.monotonic() >= deadline:
+                break
     finally:
+        signal.signal(signal.SIGTERM, stop)
         for process in running.values():
             process.send_signal(signal.SIGINT)
         for job, process in running.items():

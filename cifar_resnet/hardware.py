@@ -30,7 +30,8 @@ class Hardware:
         threads: CPU threads that torch uses, at most.
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
         channels_last: whether activations are stored as NHWC.
-        compile: whether the network goes through ``torch.compile``.
+        compile: whether the network goes through ``torch.compile``; None leaves it to
+            a measurement before the first step (`cifar_resnet.bench.compiled_speedup`).
         processes: how many such processes share the work.
         yielding: whether `spare_busy_cores` may lower the number of threads for a while.
     """
@@ -40,7 +41,7 @@ class Hardware:
     threads: int
     precision: str
     channels_last: bool
-    compile: bool
+    compile: bool | None
     processes: int = 1
     yielding: bool = False
 
@@ -62,7 +63,8 @@ def detect(
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; default: CUDA if there is any.
         precision: ``"bf16"`` or ``"fp32"``.
-        compile: use ``torch.compile``; default: yes where a C++ compiler is at hand.
+        compile: use ``torch.compile``; default: whatever a measurement will find faster, where
+            a compiler is at hand.
         threads: CPU threads; default: ``OMP_NUM_THREADS`` if it is set; else, where the CPU
             trains, one for each core that nothing else keeps busy (`free_cores`).
 
@@ -95,13 +97,15 @@ def detect(
         torch.set_num_threads(threads)
     if kind == "cpu":
         _keep_freed_memory()
+    else:  # what is called float32 is float32, in convolutions too
+        torch.backends.cudnn.allow_tf32 = False
     return Hardware(
         device=device,
         name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
         threads=torch.get_num_threads(),
         precision=precision or ("bf16" if _has_fast_bf16(device) else "fp32"),
         channels_last=True,
-        compile=_can_compile(device) if compile is None else compile,
+        compile=(None if _can_compile(device) else False) if compile is None else compile,
         yielding=yielding,
     )
 
@@ -110,6 +114,7 @@ def spare_busy_cores(hardware: Hardware) -> None:
     """Where nobody asked for a number of threads, use only cores that are free just now.
 
     Meant for the moment between two epochs, when this process itself keeps no core busy.
+    Compiled code has its number of threads built in, and keeps it.
 
     Args:
         hardware: as `detect` chose it.
@@ -117,7 +122,7 @@ def spare_busy_cores(hardware: Hardware) -> None:
     Example:
         >>> spare_busy_cores(detect("cpu", threads=1, compile=False))  # asked for: nothing changes
     """
-    if hardware.yielding and hardware.threads > 1:
+    if hardware.yielding and hardware.threads > 1 and not hardware.compile:
         torch.set_num_threads(min(hardware.threads, free_cores()))
 
 
@@ -159,10 +164,13 @@ def free_cores(seconds: float = 0.2) -> int:
     """
     if not Path("/proc/stat").exists():
         return os.cpu_count() or 1
+    mine = os.sched_getaffinity(0)
     before = _idle_seconds()
     time.sleep(seconds)
     after = _idle_seconds()
-    idle = [after[core] - before[core] for core in os.sched_getaffinity(0) if core in after]
+    idle = [after[core] - before[core] for core in mine if core in after]
+    if not idle:  # a container's own idea of which cores there are
+        return len(mine)
     return max(1, sum(share > seconds / 2 for share in idle))
 
 

@@ -3,6 +3,7 @@
 ``cifar-resnet recipes`` lists the named ones; ``cifar-resnet train NAME`` trains one.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -236,7 +237,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def get_recipe(name: str, **changes: Any) -> Recipe:
+def get_recipe(name: str, /, **changes: Any) -> Recipe:
     """A named recipe, with fields replaced.
 
     Args:
@@ -259,7 +260,7 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is unknown; choose one of: {', '.join(RECIPES)}")
     everything = flatten(RECIPES[name]())
-    unknown = sorted(set(changes) - set(everything))
+    unknown = sorted(set(changes) - set(everything) | set(changes) & {"name"})
     if unknown:
         raise InputError(f"recipe {name!r} has no field {unknown[0]!r}")
     everything |= changes
@@ -267,6 +268,22 @@ def get_recipe(name: str, **changes: Any) -> Recipe:
     inner = {key: everything.pop(key) for key in set(everything) - own}
     recipe: Recipe = parse(Recipe, everything | {"augmentation": inner}, f"recipe {name!r}: ")
     return recipe
+
+
+def assignments(changes: dict[str, Any]) -> list[str]:
+    """Changed fields as the command line's ``--set`` reads them.
+
+    Args:
+        changes: fields and values, as for `get_recipe`.
+
+    Example:
+        >>> assignments({"nesterov": False, "erasing_area": (0.1, 0.2), "network": "resnet20"})
+        ['nesterov=false', 'erasing_area=[0.1,0.2]', 'network=resnet20']
+    """
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in changes.items()
+    ]
 
 
 def changes(recipe: Recipe) -> dict[str, Any]:

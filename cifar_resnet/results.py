@@ -5,20 +5,21 @@ held-out training images, by which something was chosen; ``results/analyses`` ho
 `cifar_resnet.analysis` measured, ``results/bench`` what `cifar_resnet.bench` did.
 """
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
-from cifar_resnet.audit import commit_objection, contradictions
+from cifar_resnet.audit import bench_contradictions, commit_objection, contradictions
 from cifar_resnet.bench import read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.fingerprint import differences, fingerprint
-from cifar_resnet.recipe import Recipe, flatten, get_recipe
-from cifar_resnet.record import Record, read_record, software, write_record
+from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
+from cifar_resnet.record import Record, Software, read_record, software, write_record
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 ANALYSES = "analyses"
@@ -26,13 +27,14 @@ BENCHMARKS = "bench"
 
 
 def add(run: Path, results: Path) -> Path:
-    """Publish a finished run: copy its record into the results.
+    """Publish a finished run, an analysis or a benchmark: copy its record into the results.
 
-    A run made where there was no git (a copy of the checkout on another machine, say) gets
+    What was made where there was no git (a copy of the checkout on another machine, say) gets
     the present commit, provided that the committed code is, byte for byte, the code that ran.
 
     Args:
-        run: the run's folder, with ``record.json``.
+        run: the run's folder, with ``record.json``; or the file that ``cifar-resnet analyze``
+            or ``bench`` wrote.
         results: the folder of all results.
 
     Returns:
@@ -47,22 +49,32 @@ def add(run: Path, results: Path) -> Path:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: record nowhere/record.json does not exist
     """
-    source = run / "record.json"
-    record = read_record(source)
-    here = software()
-    if record.software.commit is None and here.source_sha256 == record.software.source_sha256:
-        known = replace(record.software, commit=here.commit, clean=here.clean)
-        record = replace(record, software=known)
-    problem = objection(record)
+    if run.suffix == ".json":
+        benchmark = run.parent.name == BENCHMARKS
+        source, folder = run, BENCHMARKS if benchmark else ANALYSES
+        record: Any = _with_commit(read_bench(run) if benchmark else read_analysis(run))
+        problem = _uncommitted(record.software) if benchmark else objection(record)
+    else:
+        source = run / "record.json"
+        record = _with_commit(read_record(source))
+        folder, problem = FOLDERS.get(record.data.eval_split, ""), objection(record)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
-    target = results / FOLDERS[record.data.eval_split] / f"{record.id}.json"
-    for path in target.parent.glob("*.json"):
-        other = read_record(path)
-        if (other.recipe, other.seed) == (record.recipe, record.seed):
-            raise InputError(f"{source}: {path} is published already, of this recipe and seed")
+    target = results / folder / f"{record.id}.json"
+    if isinstance(record, Record):
+        for path in target.parent.glob("*.json"):
+            other = read_record(path)
+            if (other.recipe, other.seed) == (record.recipe, record.seed):
+                raise InputError(f"{source}: {path} is published already, of this recipe and seed")
     write_record(record, target)
     return target
+
+
+def _with_commit(record: Any) -> Any:
+    here, ran = software(), record.software
+    if ran.commit is not None or here.source_sha256 != ran.source_sha256:
+        return record
+    return replace(record, software=replace(ran, commit=here.commit, clean=here.clean))
 
 
 def objection(record: Record | AnalysisRecord) -> str | None:
@@ -79,7 +91,11 @@ def objection(record: Record | AnalysisRecord) -> str | None:
         return "it was not measured on the published CIFAR-10"
     if record.data.eval_split not in FOLDERS:
         return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
-    if not record.software.clean:
+    return _uncommitted(record.software)
+
+
+def _uncommitted(said: Software) -> str | None:
+    if not said.clean or said.commit is None:
         return "it was made by code that was not committed"
     return None
 
@@ -99,47 +115,65 @@ def check(results: Path, weights: Path) -> Iterator[str]:
     current = cache(fingerprint)  # once for all the seeds of a recipe
     for folder in FOLDERS.values():
         for path in sorted((results / folder).glob("*.json")):
-            try:
-                record = read_record(path)
-            except InputError as error:
-                yield str(error)
-                continue
-            twins = [
-                other.id
-                for other in records.values()
-                if (other.recipe, other.seed, other.data.eval_split)
-                == (record.recipe, record.seed, record.data.eval_split)
-            ]
-            if twins:
-                yield f"record {path}: {twins[0]} is of the same recipe and seed; keep one"
-            records[record.id] = record
-            yield from (f"record {path}: {problem}" for problem in _problems(record, path, current))
+            yield from _said_of(path, _problems(path, records, current))
+    yield from _missing_seeds(records.values())
     for path in sorted((results / ANALYSES).glob("*.json")):
-        try:
-            analysis = read_analysis(path)
-        except InputError as error:
-            yield str(error)
-            continue
-        yield from (f"record {path}: {problem}" for problem in _analysis(analysis, path, records))
+        yield from _said_of(path, _analysis(path, records))
     for path in sorted((results / BENCHMARKS).glob("*.json")):
-        try:
-            benchmark = read_bench(path)
-        except InputError as error:
-            yield str(error)
-            continue
-        if path.stem != benchmark.id or not benchmark.software.clean:
-            yield f"record {path}: it was renamed, or made by code that was not committed"
-        elif problem := commit_objection(benchmark.software):
-            yield f"record {path}: {problem}"
+        yield from _said_of(path, _bench(path))
     yield from _weights_problems(weights, records)
 
 
-def _analysis(record: AnalysisRecord, path: Path, runs: dict[str, Record]) -> Iterator[str]:
+def _said_of(path: Path, problems: Iterable[str]) -> Iterator[str]:
+    """One line for each problem of a record, even if it is too odd to be looked at."""
+    try:
+        for problem in problems:
+            yield f"record {path}: {problem}"
+    except InputError as error:
+        yield str(error)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+        yield f"record {path} is malformed: {type(e).__name__}: {e}"
+
+
+def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
+    for other in others:
+        if (other.recipe, other.seed, other.data.eval_split) == (
+            record.recipe,
+            record.seed,
+            record.data.eval_split,
+        ):
+            yield f"{other.id} is of the same recipe and seed; keep one"
+
+
+def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:
+    """Runs left out: of each recipe the first n seeds are published, whatever they reached."""
+    seeds: dict[Recipe, set[int]] = {}
+    for record in records:
+        if record.data.eval_split == "test":
+            seeds.setdefault(record.recipe, set()).add(record.seed)
+    for recipe, found in seeds.items():
+        absent = sorted(set(range(len(found))) - found)
+        if absent:
+            yield f"recipe {recipe.name}: of {len(found)} runs seed {absent[0]} is not published"
+
+
+def _bench(path: Path) -> Iterator[str]:
+    record = read_bench(path)
     if path.stem != record.id:
         yield f"its id is {record.id!r}; rename it"
-    for problem in (objection(record), commit_objection(record.software)):
-        if problem:
-            yield problem
+    problem = _uncommitted(record.software) or commit_objection(record.software)
+    if problem:
+        yield problem
+    yield from bench_contradictions(record)
+
+
+def _analysis(path: Path, runs: dict[str, Record]) -> Iterator[str]:
+    record = read_analysis(path)
+    if path.stem != record.id:
+        yield f"its id is {record.id!r}; rename it"
+    problem = objection(record) or commit_objection(record.software)
+    if problem:
+        yield problem
     run = runs.get(record.weights_record)
     if record.network and run is None:
         yield f"its weights are of run {record.weights_record!r}, which is not published"
@@ -153,18 +187,22 @@ def _analysis(record: AnalysisRecord, path: Path, runs: dict[str, Record]) -> It
 
 
 def _problems(
-    record: Record, path: Path, current: Callable[[Recipe], dict[str, Any]]
+    path: Path, records: dict[str, Record], current: Callable[[Recipe], dict[str, Any]]
 ) -> Iterator[str]:
+    """Of a run's record, which joins the others."""
+    record = read_record(path)
+    yield from _twins(record, records.values())
+    records[record.id] = record
     split = record.data.eval_split
     if (path.parent.name, path.stem) != (FOLDERS.get(split), record.id):
         yield f"its id is {record.id!r} and its split {split!r}; move it there"
-    for found in (objection(record), commit_objection(record.software)):
-        if found:
-            yield found
+    found = objection(record) or commit_objection(record.software)
+    if found:
+        yield found
     yield from contradictions(record)
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     again += " --val" if split == "val" else ""
-    again += "".join(f" --set {name}={value}" for name, value in record.changes.items())
+    again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
     yield from (f"{problem}; {again}" for problem in outdated(record, current))
 
 

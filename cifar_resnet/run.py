@@ -7,6 +7,7 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from cifar_resnet.bench import compiled_speedup
+from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import World, agree, gather_rows, share, tell, wrap
@@ -71,7 +73,15 @@ def fit(
             size does not fit the data set or the number of processes.
         KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
     """
-    display = display or Silent()
+    _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
+    with sole_user(out) if world.leads else nullcontext():
+        return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
+
+
+def _refuse_wrong_input(
+    recipe: Recipe, data: Dataset, seed: int, out: Path, *, resume: bool, world: World
+) -> None:
     if len(data.train_images) < recipe.batch_size:
         raise InputError(
             f"batch_size {recipe.batch_size} is more than the {len(data.train_images)} images"
@@ -80,51 +90,85 @@ def fit(
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed}")
-    checkpoint = out / "checkpoint.pt"
     if (out / "record.json").exists():
         raise InputError(f"{out} holds a finished run; choose another --out")
-    if checkpoint.exists() and not resume:
+    if (out / "checkpoint.pt").exists() and not resume:
         raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
 
-    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
+
+def _decide_on_compiling(
+    hardware: Hardware, recipe: Recipe, state: dict[str, Any] | None, display: Display, world: World
+) -> Hardware:
+    """Where that is left open: as before the interruption, else whatever trains faster."""
+    if hardware.compile is not None:
+        return hardware
+    if state:
+        return replace(hardware, compile=state["compile"])
+    speedup = tell(compiled_speedup(hardware, recipe) if world.leads else None, world)
+    found = f"{speedup:.2f} times as fast as without" if speedup else "does not work here"
+    display.say(f"torch.compile: {found}, measured")
+    return replace(hardware, compile=speedup > 1)
+
+
+def _resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """The state to go on from, if there is any; it must be of this very run."""
+    if not checkpoint.exists():
+        return None
+    state = load_checkpoint(checkpoint)
+    if state.get("identity") != expected["identity"]:
+        raise InputError(f"{checkpoint} is of another configuration; choose another --out")
+    if state["source_sha256"] != expected["source_sha256"]:
+        raise InputError(
+            f"{checkpoint} was written by other code than this; go back to that code "
+            "or start anew with another --out"
+        )
+    if state["where"] != expected["where"]:
+        raise InputError(
+            f"{checkpoint} was trained on {state['where']}, not {expected['where']}, and a record "
+            "names one; go on there or start anew with another --out"
+        )
+    return state
+
+
+def _fit(
+    recipe: Recipe,
+    data: Dataset,
+    hardware: Hardware,
+    seed: int,
+    out: Path,
+    display: Display,
+    world: World,
+) -> Run:
+    code = software()  # first: files may be edited while the rest goes on
+    checkpoint = out / "checkpoint.pt"
+    identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
+    same = {
+        "identity": identity,
+        "source_sha256": code.source_sha256,
+        "where": f"{world.size} x {hardware.name}, {hardware.precision}",
+    }
+    state = tell(_resumable(checkpoint, same) if world.leads else None, world)
+    hardware = _decide_on_compiling(hardware, recipe, state, display, world)
+
     torch.manual_seed(seed)
     device = torch.device(hardware.device)
     model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
     eval_images = share(data.eval_images, world).to(device)
+    history: list[Epoch] = []
+    started, sessions = _now(), 1
+    metrics: Metrics | None = None
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        started, sessions = state["started"], state["sessions"] + 1
 
     def evaluate_model(precision: str = "fp32") -> Metrics:
         agree(model, world)
         logits = predict_logits(model, eval_images, precision=precision)
         return measure(gather_rows(logits, len(data.eval_labels), world), data.eval_labels)
-
-    code = software()
-    identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
-    where = f"{world.size} x {hardware.name}, {hardware.precision}"
-    history: list[Epoch] = []
-    started, sessions = _now(), 1
-    metrics: Metrics | None = None
-    state = tell(
-        load_checkpoint(checkpoint) if world.leads and checkpoint.exists() else None, world
-    )
-    if state:
-        if state["identity"] != identity:
-            raise InputError(f"{checkpoint} is of another configuration; choose another --out")
-        if state["source_sha256"] != code.source_sha256:
-            raise InputError(
-                f"{checkpoint} was written by other code than this; go back to that code "
-                "or start anew with another --out"
-            )
-        if state["where"] != where:
-            raise InputError(
-                f"{checkpoint} was trained on {state['where']}, not {where}, and a record names "
-                "one; go on there or start anew with another --out"
-            )
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = [Epoch(**epoch) for epoch in state["history"]]
-        started, sessions = state["started"], state["sessions"] + 1
 
     forward: Any = wrap(model, world)
     if hardware.compile:
@@ -150,6 +194,8 @@ def fit(
         # What is reported is measured in float32, as `cifar-resnet evaluate` does.
         last = epoch + 1 == recipe.epochs
         metrics = evaluate_model("fp32" if last else hardware.precision)
+        if not math.isfinite(metrics.loss):
+            raise InputError(f"epoch {epoch + 1}: the {data.split} loss is {metrics.loss}")
         history.append(
             Epoch(
                 epoch=epoch + 1,
@@ -167,9 +213,8 @@ def fit(
         save_checkpoint(
             checkpoint,
             {
-                "identity": identity,
-                "source_sha256": code.source_sha256,
-                "where": where,
+                **same,
+                "compile": hardware.compile,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "history": [asdict(epoch) for epoch in history],

@@ -117,7 +117,7 @@ def train_epoch(
     generator = torch.Generator(device).manual_seed(number)
     noise = generator  # processes share the order of the images, not the augmentation
     if not world.leads:
-        noise = torch.Generator(device).manual_seed(number * 65_537 + world.rank)
+        noise = torch.Generator(device).manual_seed((number * 65_537 + world.rank) % 2**63)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
     # Sums stay on the device; reading them once an epoch is the only synchronisation.

@@ -51,8 +51,8 @@ def gradients_highway(analyses: Analyses) -> Shown:
     findings = [
         Finding(f"{what}：朴素网络 {scientific(a)} 倍，残差网络 {scientific(b)} 倍", b < a / 10)
         for what, (a, b) in (
-            ("各卷积层里，最大的梯度是最小的", uneven),
-            ("从 20 层加到 56 层，第一层的梯度变为原来的", grown),
+            ("各卷积层里最大与最小的梯度之比", uneven),
+            ("从 20 层加到 56 层，第一层梯度放大", grown),
         )
     ]
     chart = _norm_chart(record, labels, "带 BN 的 56 层网络，初始化时每个卷积层权重梯度的范数。")

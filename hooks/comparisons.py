@@ -50,7 +50,7 @@ def compare(
     if s is None or t is None:
         return Finding(f"{pair}，相差 {gap:.2f} 个百分点；只有一个种子，先不下结论", None)
     if abs(a - b) <= s + t:
-        return Finding(f"{pair}，差别没有超出种子之间的波动，视为没有差别", False)
+        return Finding(f"{pair}，差别没有超出种子之间的波动，分不出高下", False)
     word = "高" if a > b else "低"
     return Finding(f"{pair}，前者{word} {gap:.2f} 个百分点，超出种子之间的波动", a > b)
 
@@ -62,7 +62,7 @@ def _conditions(experiment: Experiment, runs: Arms) -> str:
     what = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
     return (
         f"实验 `{experiment.name}`：{what}每组 {epochs} 轮，种子 {'、'.join(map(str, seeds))}，"
-        "准确率取最后一轮；每次运行的来历见[实验结果](results.md#runs)。"
+        "准确率取最后一轮；判定的规则见[论断与证据](results.md#claims)，每次运行的来历见[对照实验的运行](results.md#runs)。"
     )
 
 

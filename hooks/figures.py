@@ -42,7 +42,7 @@ def lr_schedule() -> str:
         panels.append(Panel(title, line_chart(description, epochs, top, [Line("eval", points)])))
         rows = [[f"{epoch:g}", f"{value:.4f}"] for epoch, value in points[::20]]
         tables.append(table((f"轮次（{name}）", "学习率"), rows))
-    caption = "学习率在每一步都重新计算，由包里的 learning_rate 函数画出。"
+    caption = "学习率在每一步都重新计算；曲线由包里的 learning_rate 函数算出。"
     return chart(caption, panels, "".join(tables))
 
 

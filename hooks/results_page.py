@@ -187,7 +187,7 @@ def _calibration(group: Group) -> str:
     ]
     return figure(
         f"期望校准误差（ECE）{error}，总体{words}。蓝柱是各置信度区间里的实际准确率，"
-        "橙色横线是平均置信度；落在虚线上就是完全校准。",
+        "橙色横线是平均置信度；柱顶与横线齐平，就是校准得好。虚线是两者相等的参考线。",
         [Panel("准确率", calibration_chart(f"可靠性图：期望校准误差 {error}，{words}。", bins))],
         table(("置信度", "图片数", "平均置信度", "准确率"), rows),
         wide=True,
@@ -258,13 +258,18 @@ def compared(results: Results) -> str:
     runs = [run for run in results.runs if run.id not in shown]
     if not runs:
         return _pending("还没有完成的对照实验")
-    head = ("网络", "改动", "种子", "准确率", "提交", "设备", "精度", "用时", "记录（UTC）")
+    head = (
+        *("配方", "轮数", "网络", "改动", "种子", "准确率"),
+        *("提交", "设备", "精度", "用时", "记录（UTC）"),
+    )
     rows = []
     for run in sorted(runs, key=lambda run: (run.recipe.name, run.recipe.network, run.seed)):
         changes = [d for d in differences(run.recipe) if not d.startswith("network=")]
         hardware = run.hardware
         rows.append(
             [
+                f"`{run.recipe.name}`",
+                str(run.recipe.epochs),
                 f"`{run.recipe.network}`",
                 "<br>".join(f"`{change}`" for change in changes) or "无",
                 str(run.seed),

@@ -104,7 +104,7 @@ def _fast_row(group: Group) -> list[str]:
         percent(*group.spread(lambda run: run.metrics.accuracy)),
         str(len(group.runs)),
         duration(mean(run.train_seconds for run in group.runs)),
-        duration(mean(whole)),
+        duration(mean(whole)) if all(run.sessions == 1 for run in group.runs) else "中断过",
         "；".join(devices),
     ]
 
@@ -130,7 +130,7 @@ def _box(record: BenchRecord) -> str:
         ["本项目用到其中", percent(median(shares(record)))],
         ["数据增强占一步", percent(median(pipeline(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
-        ["内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
+        ["测速进程的内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
         ["精度", h.precision + ("，torch.compile" if h.compile else "")],
         ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
         ["代码提交", commit[:10]],

@@ -104,8 +104,8 @@ MUTATIONS = (
     _code(
         "Nesterov momentum",
         "train",
-        "        fused=True,\n",
-        "        fused=True,\n        nesterov=True,\n",
+        "nesterov=recipe.nesterov,",
+        "nesterov=True,",
     ),
     _code(
         "no decay of the first layer",

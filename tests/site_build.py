@@ -29,6 +29,7 @@ def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") ->
         tuple(hits[i] if i == j else each - hits[i] if j == (i + 1) % 10 else 0 for j in range(10))
         for i in range(10)
     )
+    steps = {"test": 50000, "val": 45000}[split] // recipe.batch_size
     empty = ((0, 0.0, 0.0),) * (CALIBRATION_BINS - 1)
     return Record(
         schema=SCHEMA,
@@ -40,12 +41,20 @@ def invented(recipe: Recipe, seed: int, accuracy: float, split: str = "test") ->
         software=replace(software(), commit="0" * 40, clean=True),
         hardware=Hardware("cpu", "test", 2, "fp32", channels_last=True, compile=False),
         started="2026-01-01T00:00:00+00:00",
-        finished="2026-01-01T02:00:00+00:00",
+        finished="2026-01-01T12:00:00+00:00",
         sessions=1,
-        train_seconds=7200.0,
-        images_per_second=100.0,
+        train_seconds=60.0 * recipe.epochs,
+        images_per_second=steps * recipe.batch_size / 60,
         history=tuple(
-            Epoch(e, learning_rate(recipe, e), 2 / e, accuracy * 0.9, 1.5 / e, accuracy, 450.0)
+            Epoch(
+                e,
+                learning_rate(recipe, e - 1 / steps),
+                2 / e,
+                0.9 * accuracy,
+                1.5 / e,
+                accuracy,
+                60.0,
+            )
             for e in range(1, recipe.epochs + 1)
         ),
         metrics=Metrics(

@@ -14,7 +14,11 @@ from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import read
 
 # Two workers on a machine with one core: slow, and still right.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes"),
+    # Python 3.12 and newer: the workers are forked beside the threads of a test runner.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 def test_flops_by_hand() -> None:

@@ -3,17 +3,13 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cifar_resnet import bench, cli, commands
+from cifar_resnet import cli
 from cifar_resnet.data import CLASSES
-from cifar_resnet.distributed import World
-from cifar_resnet.hardware import Hardware
-from cifar_resnet.recipe import get_recipe
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +30,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["experiments", "run", "--budget", "soon"], "write a time such as"),
         (["experiments", "run", "--jobs", "0"], "--jobs must be at least 1"),
         (["results", "add", "nowhere"], "does not exist"),
+        (["experiments", "run", "notes", "--budget", "20s"], "budget: 20 seconds are kept back"),
+        (["train", "smoke", "--set", "name=other"], "no field 'name'"),
         (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
         (["train", "smoke", "--seed", "x"], "invalid int value"),
@@ -67,23 +65,6 @@ def test_help_is_fast_and_does_not_import_torch() -> None:
     assert min(times) < 0.3
     code = "import sys, cifar_resnet.cli; assert not {'torch', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(("speedup", "compiled"), [(0.97, False), (1.2, True)])
-def test_compiled_code_is_used_on_a_cpu_only_where_it_is_faster(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    cpu: Hardware,
-    speedup: float,
-    compiled: bool,
-) -> None:
-    monkeypatch.setattr(bench, "compiled_speedup", lambda *_: speedup)
-    recipe = get_recipe("smoke")
-    chosen = commands._compile_if_faster(replace(cpu, compile=True), recipe, World())
-    assert chosen.compile is compiled
-    assert f"{speedup:.2f} times as fast" in capsys.readouterr().err
-    gpu = replace(cpu, device="cuda", compile=True)
-    assert commands._compile_if_faster(gpu, recipe, World()) is gpu
 
 
 def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

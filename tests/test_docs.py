@@ -57,7 +57,7 @@ def test_no_python_block_escapes() -> None:
     assert fences == len(EXAMPLES) > 10
 
 
-FIGURE = re.compile(r"\d+(?:\.\d+)?\s?(?:%|个百分点|秒|分钟|小时|张/秒|img/s|images/s)")
+FIGURE = re.compile(r"\d+(?:\.\d+)?\s?(?:%|％|个百分点|秒|分钟|小时|张/秒|img/s|images/s)")
 CODE_OR_MATH = re.compile(
     r"^( *)(?:```|~~~).*?^\1(?:```|~~~) *$|\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL | re.MULTILINE
 )
@@ -82,9 +82,16 @@ def typed_figures(markdown: str) -> list[str]:
 OWN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "references.md"]
 
 
+OWN += [ROOT / "README.md", ROOT / "README.zh-CN.md", *(ROOT / "docs").rglob("*.ipynb")]
+
+
 @pytest.mark.parametrize("page", OWN, ids=lambda p: p.name)
 def test_measured_numbers_are_not_typed(page: Path) -> None:
-    assert typed_figures(page.read_text()) == []
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "markdown"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    assert typed_figures(text) == []
 
 
 def test_a_typed_number_is_found() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_resnet import cli, experiments
+from cifar_resnet import cli, commands, experiments
 from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run, select
 from cifar_resnet.networks import NETWORKS
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Record, read_record, write_record
 
 QUICK = Arm("quick", "smoke", {"epochs": 1, "network": "resnet20", "warmup_epochs": 0})
@@ -21,6 +22,10 @@ def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> 
     assert all(recipe.network in NETWORKS for recipe in recipes)
     assert len({recipe.epochs for recipe in recipes}) == 1, "same epochs within a comparison"
     assert len(set(recipes)) == len(experiment.arms), "no two arms are the same"
+    for job in jobs([experiment]):
+        words = job.arguments()
+        changed = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+        assert get_recipe(words[1], **commands._changes(changed)) == job.recipe
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 2
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 2 小时 0 分 | 2 小时 0 分 |" in shown
+    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 18 分 | 12 小时 0 分 |" in shown
     assert shown.count("待训练") == 1
 
 

@@ -44,6 +44,10 @@ def run(synthetic: Dataset, cpu: Hardware, tmp_path_factory: pytest.TempPathFact
         data=real.data,
         history=real.history,
         metrics=real.metrics,
+        started=real.started,
+        finished=real.finished,
+        train_seconds=real.train_seconds,
+        images_per_second=real.images_per_second,
     )
     write_record(record, out / "record.json")
     return out
@@ -77,6 +81,7 @@ def test_what_holds_is_not_complained_of(run: Path, published: Path, tmp_path: P
         ({"data": {"eval_split": "train"}}, "must be test or val"),
         ({"software": {"clean": False}}, "not committed"),
         ({"software": {"clean": None}}, "not committed"),
+        ({"software": {"commit": None}}, "not committed"),
     ],
 )
 def test_what_must_not_be_published_is_refused(
@@ -96,9 +101,9 @@ def test_a_run_without_git_gets_the_commit_of_the_same_code(
 ) -> None:
     copy = tmp_path / "record.json"
     copy.write_text((run / "record.json").read_text())
-    software = json.loads(copy.read_text())["software"]
-    rewrite(copy, software=software | {"commit": None, "clean": None})
-    source = software["source_sha256"] if same else "f" * 64
+    ran = json.loads(copy.read_text())["software"]
+    rewrite(copy, software=ran | {"commit": None, "clean": None})
+    source = ran["source_sha256"] if same else "f" * 64
     here = replace(results.software(), commit="c" * 40, clean=True, source_sha256=source)
     monkeypatch.setattr(results, "software", lambda: here)
     if same:
@@ -131,6 +136,48 @@ def test_figures_that_contradict_each_other_are_noticed(
     assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train_seconds": 50.0}, "train_seconds"),
+        ({"images_per_second": 9000.0}, "images_per_second"),
+        ({"finished": "2026-01-01T00:00:01+00:00"}, "finished"),
+    ],
+)
+def test_times_that_contradict_each_other_are_noticed(
+    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    rewrite(published, **changes)
+    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_another_learning_rate_in_the_history_is_noticed(
+    run: Path, published: Path, tmp_path: Path
+) -> None:
+    (epoch,) = json.loads(published.read_text())["history"]
+    rewrite(published, history=[epoch | {"learning_rate": 0.5}])
+    assert "history's learning rates contradicts" in problems(tmp_path, run / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"confusion": [[1]]}, {"confusion": []}, {"per_class_accuracy": []}],
+    ids=str,
+)
+def test_an_odd_record_is_one_line(
+    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    content = json.loads(published.read_text())
+    rewrite(published, metrics=content["metrics"] | changes, fingerprint={"recipe": 3})
+    found = problems(tmp_path, run / "weights.safetensors")
+    assert "contradicts" in found or "no table of ten classes" in found
+
+
+def test_runs_must_not_be_picked(run: Path, published: Path, tmp_path: Path) -> None:
+    rewrite(published, seed=7)
+    assert "of 1 runs seed 0 is not published" in problems(tmp_path, run / "weights.safetensors")
+
+
 def test_an_epoch_too_few_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
     rewrite(published, history=[])
     assert "history contradicts" in problems(tmp_path, run / "weights.safetensors")
@@ -141,6 +188,8 @@ def test_an_epoch_too_few_is_noticed(run: Path, published: Path, tmp_path: Path)
     ("changes", "message"),
     [
         ({"commit": "f" * 40}, "is unknown"),
+        ({"commit": "HEAD"}, "not the name of one"),
+        ({"commit": None}, "not committed"),
         ({"source_sha256": "f" * 64}, "holds other code than ran"),
     ],
 )
@@ -278,9 +327,11 @@ def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("renamed", {}, "it was renamed"),
+        ("renamed", {}, "rename it"),
         (None, {"software": {"clean": False}}, "not committed"),
         (None, {"steps": "many"}, "steps must be int"),
+        (None, {"flops": 1}, "flops is not what resnet18 needs"),
+        (None, {"ours": [100.0]}, "rounds must be equally many"),
     ],
 )
 def test_a_benchmark_that_does_not_hold_is_noticed(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cifar_resnet import run as module
-from cifar_resnet.checkpoint import load_weights, sha256
+from cifar_resnet.checkpoint import load_weights, sha256, sole_user
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Silent
 from cifar_resnet.errors import InputError
@@ -107,6 +107,31 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert parts.metrics == whole.metrics
     with pytest.raises(InputError, match="finished run"):
         fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", resume=True)
+
+
+@pytest.mark.parametrize(("speedup", "compiled"), [(0.97, False), (0.0, False), (1.2, True)])
+def test_code_is_compiled_where_that_is_measured_to_be_faster(
+    synthetic: Dataset,
+    cpu: Hardware,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    speedup: float,
+    compiled: bool,
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(module, "compiled_speedup", lambda *_: measured.append("once") or speedup)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    undecided = replace(cpu, compile=None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, synthetic, undecided, out=tmp_path, display=Interrupt())
+    record = fit(RECIPE, synthetic, undecided, out=tmp_path, resume=True).record
+    assert record.hardware.compile is compiled
+    assert measured == ["once"], "a resumed run goes on as it began"
+
+
+def test_a_folder_has_one_user(synthetic: Dataset, cpu: Hardware, tmp_path: Path) -> None:
+    with sole_user(tmp_path), pytest.raises(InputError, match="another process trains in"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path)
 
 
 def test_a_checkpoint_of_other_code_is_refused(
