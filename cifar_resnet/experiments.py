@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import Recipe, assignments, get_recipe
-from cifar_resnet.record import Record, read_record
+from cifar_resnet.record import Record, read_record, software
 
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 
@@ -293,8 +294,19 @@ def run(
     return failed
 
 
+def _set_aside_other_code(folder: Path) -> None:
+    """Rename a run that was begun by other code, which this code would refuse to go on with."""
+    checkpoint = folder / "checkpoint.pt"
+    if not checkpoint.exists():
+        return
+    began = load_checkpoint(checkpoint).get("source_sha256")
+    if began != software().source_sha256:
+        folder.rename(folder.with_name(f"{folder.name}.other-code-{str(began)[:8]}"))
+
+
 def _start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
     folder = out / job.folder
+    _set_aside_other_code(folder)
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "cifar_resnet", *job.arguments(), "--out", str(folder), *options]
     with (folder / "log.txt").open("ab") as log:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cifar_resnet import cli, commands, experiments
+from cifar_resnet.checkpoint import save_checkpoint
 from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run, select
 from cifar_resnet.networks import NETWORKS
 from cifar_resnet.recipe import get_recipe
@@ -55,6 +56,14 @@ def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
     bad = Job("test", Arm("bad", "smoke", {"network": "vgg"}), 0)
     assert run([bad], tmp_path, options=OPTIONS) == [bad]
     assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
+
+
+def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
+    job = Job("test", QUICK, 0)
+    save_checkpoint(tmp_path / job.folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+    assert run([job], tmp_path, options=OPTIONS) == []
+    assert (tmp_path / job.folder / "record.json").exists()
+    assert (tmp_path / f"{job.folder}.other-code-ffffffff" / "checkpoint.pt").exists()
 
 
 def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:

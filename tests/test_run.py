@@ -1,8 +1,10 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cifar_resnet import run as module
 from cifar_resnet.checkpoint import load_weights, sha256, sole_user
@@ -127,6 +129,25 @@ def test_code_is_compiled_where_that_is_measured_to_be_faster(
     record = fit(RECIPE, synthetic, undecided, out=tmp_path, resume=True).record
     assert record.hardware.compile is compiled
     assert measured == ["once"], "a resumed run goes on as it began"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_compiled_code_trains_as_plain_code_does(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tiny(_: str) -> nn.Module:
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 10))
+
+    monkeypatch.setattr(module, "build", tiny)
+    recipe = replace(RECIPE, low_resolution=24, low_resolution_share=0.5)  # compiled twice
+    plain, compiled = (
+        fit(recipe, synthetic, replace(cpu, compile=choice), out=tmp_path / str(choice)).record
+        for choice in (False, True)
+    )
+    for a, b in zip(plain.history, compiled.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
 
 
 def test_a_folder_has_one_user(synthetic: Dataset, cpu: Hardware, tmp_path: Path) -> None:
