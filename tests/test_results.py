@@ -81,7 +81,7 @@ def test_what_holds_is_not_complained_of(run: Path, published: Path, tmp_path: P
         ({"data": {"eval_split": "train"}}, "must be test or val"),
         ({"software": {"clean": False}}, "not committed"),
         ({"software": {"clean": None}}, "not committed"),
-        ({"software": {"commit": None}}, "not committed"),
+        ({"software": {"commit": None, "source_sha256": "f" * 64}}, "not committed"),
     ],
 )
 def test_what_must_not_be_published_is_refused(
