@@ -1,7 +1,7 @@
-"""MkDocs hook: the site's own copy of KaTeX (styles, fonts) and mermaid, from npm.
+"""MkDocs hook: the site's own copy of KaTeX's styles and fonts, from npm.
 
-A page opened from disk may load neither modules nor workers. There mermaid comes as one
-script, and iframe-worker stands in for the worker that searches.
+A page opened from disk may load no workers: there iframe-worker stands in for the one that
+searches.
 """
 
 import node
@@ -11,15 +11,10 @@ from mkdocs.structure.files import File, Files
 # Folder of the site: the npm folder it comes from, and which files of it.
 VENDORED = {
     "assets/vendor/katex": ("katex/dist", ("katex.min.css", "fonts/*.woff2")),
-    "assets/vendor/mermaid": (
-        "mermaid/dist",
-        ("mermaid.esm.min.mjs", "chunks/mermaid.esm.min/*.mjs"),
-    ),
 }
 
 
 OFFLINE = {
-    "assets/vendor/mermaid": ("mermaid/dist", ("mermaid.min.js",)),
     "assets/vendor/iframe-worker": ("iframe-worker/shim", ("index.js",)),
 }
 

@@ -170,9 +170,11 @@ def test_npm_lock_pins_by_hash_and_names_no_mirror() -> None:
         ({"index.md": '```python\n--8<-- "cifar_resnet/model.py:gone"\n```'}, "gone"),
         ({"index.md": "[away](gone.md) [below](#nowhere)"}, "(?s)gone.md.*#nowhere"),
         ({"index.md": r"$\frac{1$"}, "frac"),
+        ({"index.md": "```mermaid\ngraph LR\n    A --> B\n```"}, "no line accDescr"),
+        ({"index.md": "```mermaid\nA --> B\n```"}, "Invalid mermaid header"),
         ({"index.md": "# x", "n.ipynb": notebook([("code", "raise ValueError('cell')")])}, "cell"),
     ],
-    ids=["section", "links", "formula", "cell"],
+    ids=["section", "links", "formula", "no description", "no diagram", "cell"],
 )
 def test_what_is_broken_fails_the_build(tmp_path: Path, pages: dict[str, str], why: str) -> None:
     done = build(small(tmp_path, pages))
