@@ -78,7 +78,7 @@ def test_an_edit_builds_what_depends_on_it(
 
     before = times()
     (folder / "docs" / "other.md").write_text("# 别的\n\n改过的话")
-    said("Documentation built", 2)
+    said("Reloading browsers", 1)
     after = times()
     assert "改过的话" in pages[1].read_text()
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
@@ -86,7 +86,7 @@ def test_an_edit_builds_what_depends_on_it(
 
     record = next((folder / "results" / "runs").glob("*.json"))
     record.touch()
-    said("Documentation built", 3)
+    said("Reloading browsers", 2)
     assert not any(a == b for a, b in zip(after, times(), strict=True))
 
     module = folder / "cifar_resnet" / "cli.py"
