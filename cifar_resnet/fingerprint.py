@@ -38,11 +38,11 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
         recipe: any.
 
     Returns:
-        JSON-ready values: the recipe's fields; a digest of the names and shapes of
-        parameters and buffers; logits of the seeded network in evaluation mode for two
-        images; one augmented batch as the means of its 8x8 blocks; the learning rate at
-        ten points; each optimizer group's settings and the number of values it holds;
-        the losses of three training steps with batches of 16.
+        The recipe's fields; a digest of the names and shapes of parameters and buffers;
+        logits of the seeded network in evaluation mode for two images; one augmented
+        batch as the means of its 8x8 blocks; the learning rate at ten points; each
+        optimizer group's settings and the number of values it holds; the losses of three
+        training steps with batches of 16. All of it can be written as JSON.
 
     Example:
         >>> from cifar_resnet.recipe import get_recipe
