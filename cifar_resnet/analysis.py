@@ -32,9 +32,9 @@ from cifar_resnet.synthetic import draw
 
 SCHEMA = 1
 _BATCH = 128
-_STEPS = 5
-_STEP = 0.01
-LATER = "-later"
+STEPS = 5
+_STEP = 0.1
+BARE, LATER = "-bare", "-later"  # without normalisation; after the steps
 
 
 @dataclass(frozen=True)
@@ -226,26 +226,28 @@ def _sigmoid_stack() -> nn.Module:
 def _gradients(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _Values:
     """Fresh networks with and without shortcuts and normalisation; the arguments' is not used.
 
-    The normalised ones are measured again after some steps of gradient descent.
+    All but the sigmoids' are measured again after some steps of gradient descent.
     """
     x, y = normalize(images), labels
     values = {"sigmoid20": gradient_norms(_fresh(_sigmoid_stack), x, y)}
     for depth in (20, 56):
         for kind in ("plain", "resnet"):
-            make = partial(get_depth_resnet, depth, residual=kind == "resnet")
-            bare, normalised = _fresh(partial(make, batch_norm=False)), _fresh(make)
-            values[f"{kind}{depth}-bare"] = gradient_norms(bare, x, y)
-            values[f"{kind}{depth}"] = gradient_norms(normalised, x, y)
-            values[f"{kind}{depth}{LATER}"] = _descend(normalised, x, y)
+            for end, norm in (("", True), (BARE, False)):
+                residual = kind == "resnet"
+                model = _fresh(partial(get_depth_resnet, depth, residual=residual, batch_norm=norm))
+                values[f"{kind}{depth}{end}"] = gradient_norms(model, x, y)
+                values[f"{kind}{depth}{end}{LATER}"] = _descend(model, x, y)
     return values
 
 
 def _descend(model: nn.Module, x: Tensor, y: Tensor) -> list[float]:
-    for _ in range(_STEPS):
+    """Gradient norms after steps down the gradient, all as long in every network."""
+    for _ in range(STEPS):
         with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=_STEP)
+            slopes = {p: p.grad for p in model.parameters() if p.grad is not None}
+            length = float(torch.stack([slope.norm() for slope in slopes.values()]).norm())
+            for parameter, slope in slopes.items():
+                parameter.sub_(slope, alpha=_STEP / length)
         norms = gradient_norms(model, x, y)
     return norms
 

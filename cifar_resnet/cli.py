@@ -117,12 +117,17 @@ def _parser() -> _Parser:
 
     experiments = subcommands.add_parser("experiments", help="the queue of runs behind each claim")
     actions = experiments.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
-    status = actions.add_parser("status", help="list the experiments and how far they are")
+    listed = actions.add_parser("list", help="list the experiments and what each of them compares")
+    listed.set_defaults(run=commands.experiments_list)
+    status = actions.add_parser("status", help="how far the experiments are")
     status.set_defaults(run=commands.experiments_status)
     run = actions.add_parser("run", parents=[machine], help="run what is still missing")
     run.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
     run.add_argument("--budget", default="inf", help="stop by then, such as 9m (default: never)")
+    run.add_argument(
+        "--again", action="store_true", help="repeat what is published, and compare with it"
+    )
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
     run.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"

@@ -167,8 +167,18 @@ def results_check(args: argparse.Namespace) -> None:
     print("every published record and the weights still hold")
 
 
+def experiments_list(args: argparse.Namespace) -> None:
+    """List the experiments: claim, arms, seeds."""
+    from cifar_resnet.experiments import EXPERIMENTS
+
+    for experiment in EXPERIMENTS:
+        print(f"{experiment.name:<18} {experiment.claim}")
+        labels = ", ".join(arm.label for arm in experiment.arms)
+        print(f"    {labels}; seeds {', '.join(map(str, experiment.seeds))}")
+
+
 def experiments_status(args: argparse.Namespace) -> None:
-    """List the experiments and their open runs."""
+    """Say how many runs of each experiment are done, and which are open."""
     from cifar_resnet.experiments import EXPERIMENTS, finished, jobs, missing
 
     records = finished([args.results / "runs", args.out])
@@ -198,12 +208,20 @@ def experiments_run(args: argparse.Namespace) -> None:
         options += [] if value is None else [f"--{name}", str(value)]
     if args.compile is not None:
         options.append("--compile" if args.compile else "--no-compile")
-    queue = missing(wanted, finished([args.results / "runs", args.out]))
+    published = finished([args.results / "runs"])
+    queue = missing(wanted, finished([args.out]) + ([] if args.again else published))
+    if not queue:
+        print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
     failed = run(queue, args.out, options=options, budget=budget, parallel=args.jobs)
     if failed:
         logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
+    if args.again:
+        before = {(r.recipe, r.seed): f"{r.metrics.accuracy:.2%}" for r in published}
+        for record in finished([args.out / job.folder for job in wanted]):
+            old = before.get((record.recipe, record.seed), "not yet")
+            print(f"{record.id}: {record.metrics.accuracy:.2%}, published {old}")
 
 
 def analyze(args: argparse.Namespace) -> None:

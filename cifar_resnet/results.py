@@ -17,6 +17,7 @@ from cifar_resnet.audit import bench_contradictions, commit_objection, contradic
 from cifar_resnet.bench import read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
+from cifar_resnet.experiments import EXPERIMENTS, jobs
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
 from cifar_resnet.record import Record, Software, read_record, software, write_record
@@ -117,6 +118,7 @@ def check(results: Path, weights: Path) -> Iterator[str]:
         for path in sorted((results / folder).glob("*.json")):
             yield from _said_of(path, _problems(path, records, current))
     yield from _missing_seeds(records.values())
+    yield from _mixed_precisions(records.values())
     for path in sorted((results / ANALYSES).glob("*.json")):
         yield from _said_of(path, _analysis(path, records))
     for path in sorted((results / BENCHMARKS).glob("*.json")):
@@ -155,6 +157,20 @@ def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:
         absent = sorted(set(range(len(found))) - found)
         if absent:
             yield f"recipe {recipe.name}: of {len(found)} runs seed {absent[0]} is not published"
+
+
+def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
+    """Runs of one experiment in different arithmetic: what is compared must not differ in it."""
+    ran = {(r.recipe, r.seed): r for r in records if r.data.eval_split == "test"}
+    for experiment in EXPERIMENTS:
+        found = [ran[key] for job in jobs([experiment]) if (key := (job.recipe, job.seed)) in ran]
+        precisions = sorted({record.hardware.precision for record in found})
+        if len(precisions) > 1:
+            some = next(r.id for r in found if r.hardware.precision == precisions[1])
+            yield (
+                f"experiment {experiment.name}: its runs are in {' and '.join(precisions)} "
+                f"({some}); repeat those of one kind with --precision"
+            )
 
 
 def _bench(path: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from comparisons import DEPTHS
 from findings import Finding, Shown
 from wording import percent, power, scientific
 
-from cifar_resnet.analysis import AnalysisRecord, blocks
+from cifar_resnet.analysis import BARE, LATER, STEPS, AnalysisRecord, blocks
 from cifar_resnet.networks import build
 
 Analyses = dict[str, AnalysisRecord]
@@ -34,57 +34,93 @@ def gradients_vanish(analyses: Analyses) -> Shown:
         findings.append(
             Finding(f"{label}：第一层的梯度是最后一层的 {scientific(ratio)} 倍", ratio < 0.1)
         )
-    chart = _norm_chart(record, labels, "没有快捷连接的网络，初始化时每个卷积层权重梯度的范数。")
+    styles = {key: f"depth-{index}" for index, key in enumerate(labels)}
+    panel, rows = _norms(
+        record,
+        {key: (label, styles[key]) for key, label in labels.items()},
+        "权重梯度的范数（对数轴）",
+    )
+    chart = figure(
+        "没有快捷连接的网络，初始化时每个卷积层权重梯度的范数。",
+        [panel],
+        table(_NORMS, rows),
+        legend=[(styles[key], label) for key, label in labels.items()],
+        wide=True,
+    )
     return Shown(findings, chart, _described(record) + "小于 0.1 倍算作消失。")
 
 
 def gradients_highway(analyses: Analyses) -> Shown:
     """Compare how much the gradient depends on layer and depth, plain and residual."""
     record = analyses["gradients"]
-    labels = {
-        "plain56": "朴素 56 层",
-        "resnet56": "残差 56 层",
+    states = {
+        "初始化，有 BN": "",
+        f"走 {STEPS} 步之后，有 BN": LATER,
+        "初始化，没有 BN": BARE,
+        f"走 {STEPS} 步之后，没有 BN": BARE + LATER,
     }
-    plain, residual = (record.values[key] for key in labels)
-    uneven = max(plain) / min(plain), max(residual) / min(residual)
-    grown = plain[0] / record.values["plain20"][0], residual[0] / record.values["resnet20"][0]
-    findings = [
-        Finding(f"{what}：朴素网络 {scientific(a)} 倍，残差网络 {scientific(b)} 倍", b < a / 10)
-        for what, (a, b) in (
-            ("各卷积层里最大与最小的梯度之比", uneven),
-            ("从 20 层加到 56 层，第一层梯度放大", grown),
+    findings = []
+    for state, end in states.items():
+        deep = {kind: record.values[f"{kind}56{end}"] for kind in ("plain", "resnet")}
+        uneven = [max(norms) / min(norms) for norms in deep.values()]
+        grown = [norms[0] / record.values[f"{kind}20{end}"][0] for kind, norms in deep.items()]
+        changed = [max(ratio, 1 / ratio) for ratio in grown]
+        findings.append(
+            Finding(
+                f"{state}：从 20 层加到 56 层，第一层梯度变化的倍数，"
+                f"朴素 {scientific(changed[0])}，残差 {scientific(changed[1])}；"
+                "56 层里最大与最小的梯度之比，"
+                f"朴素 {scientific(uneven[0])}，残差 {scientific(uneven[1])}",
+                changed[1] < changed[0] / 10 and uneven[1] < uneven[0] / 10,
+            )
         )
-    ]
-    chart = _norm_chart(record, labels, "带 BN 的 56 层网络，初始化时每个卷积层权重梯度的范数。")
-    return Shown(findings, chart, _described(record) + "相差十倍以上才算支持。")
+    styles = {"plain56": "depth-0", "resnet56": "depth-1"}
+    panels, rows = [], []
+    for title, end in (("有 BN", ""), ("没有 BN", BARE)):
+        panel, more = _norms(
+            record,
+            {
+                f"{network}{end}{when}": (f"{DEPTHS[network]}，{title}{told}", f"{style} {dashes}")
+                for network, style in styles.items()
+                for when, told, dashes in (("", "，初始化", ""), (LATER, "，之后", "dashed"))
+            },
+            f"{title}：权重梯度的范数（对数轴）",
+        )
+        panels.append(panel)
+        rows += more
+    chart = figure(
+        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是沿梯度走 {STEPS} 步之后。",
+        panels,
+        table(_NORMS, rows),
+        legend=[(style, DEPTHS[network]) for network, style in styles.items()],
+    )
+    return Shown(
+        findings, chart, _described(record) + "每步的长度相同。两项都相差十倍以上才算符合。"
+    )
 
 
-def _norm_chart(record: AnalysisRecord, labels: dict[str, str], caption: str) -> str:
-    series = {key: [log10(v) for v in record.values[key] if v > 0] for key in labels}
+_NORMS = ("网络", "第一层", "中间", "最后一层")
+
+
+def _norms(
+    record: AnalysisRecord, shown: dict[str, tuple[str, str]], title: str
+) -> tuple[Panel, list[list[str]]]:
+    """A chart of some networks' norms and its table; ``shown`` gives labels and styles."""
+    series = {key: [log10(v) for v in record.values[key] if v > 0] for key in shown}
     every = [value for values in series.values() for value in values]
     layers = Axis("卷积层（从输入到输出）", 1, max(map(len, series.values())))
     size = Axis("范数", floor(min(every)), floor(max(every)) + 1, lambda v: power(round(v)))
-    styles = [f"depth-{index}" for index in range(len(labels))]
-    lines = [
-        Line(style, list(enumerate(values, 1)))
-        for style, values in zip(styles, series.values(), strict=True)
-    ]
+    lines = [Line(style, list(enumerate(series[key], 1))) for key, (_, style) in shown.items()]
     told = "；".join(
-        f"{labels[key]}从 {scientific(10 ** v[0])} 到 {scientific(10 ** v[-1])}"
-        for key, v in series.items()
+        f"{label}从 {scientific(record.values[key][0])} 到 {scientific(record.values[key][-1])}"
+        for key, (label, _) in shown.items()
     )
-    rows = []
-    for key, label in labels.items():
-        norms = record.values[key]
-        places = (0, len(norms) // 2, -1)
-        rows.append([label, *(scientific(norms[place]) for place in places)])
-    return figure(
-        caption,
-        [Panel("权重梯度的范数（对数轴）", line_chart(f"{told}。", layers, size, lines))],
-        table(("网络", "第一层", "中间", "最后一层"), rows),
-        legend=list(zip(styles, labels.values(), strict=True)),
-        wide=True,
-    )
+    rows = [
+        [label, *(scientific(norms[place]) for place in (0, len(norms) // 2, -1))]
+        for key, (label, _) in shown.items()
+        for norms in (record.values[key],)
+    ]
+    return Panel(title, line_chart(f"{told}。", layers, size, lines)), rows
 
 
 def residuals_small(analyses: Analyses) -> Shown:

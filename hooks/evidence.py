@@ -5,6 +5,7 @@ way or the other; no verdict is written by hand.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from claims import CLAIMS, Claim
 from comparisons import Arms
@@ -16,24 +17,42 @@ from wording import OUTDATED, PENDING, percent
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
 
+OPEN = "待定"
 _SPEAKS = {True: "：<strong>符合</strong>。", False: "：<strong>不符</strong>。", None: "。"}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a claim.
+
+    Attributes:
+        shown: findings and their chart.
+        sources: the experiment or the analyses that gave them.
+        records: ids of what they were drawn from.
+        queued: fuller experiments that are still to come.
+    """
+
+    shown: Shown
+    sources: tuple[str, ...]
+    records: frozenset[str]
+    queued: tuple[str, ...] = ()
 
 
 def evidence(results: Results, name: str) -> str:
     """A box: the claim, what was measured, and the verdict."""
     claim = _claim(name)
-    shown, queued = _look(claim, results)
-    if shown is None:
+    seen = _look(claim, results)
+    if seen is None:
         waiting = _code(claim.experiments or claim.analyses)
         return _box(claim, "", f"<p>{PENDING} 实验已在队列里：{waiting}。</p>", "")
     findings = "".join(
-        f"<li>{finding.words}{_SPEAKS[finding.holds]}</li>" for finding in shown.findings
+        f"<li>{finding.words}{_SPEAKS[finding.holds]}</li>" for finding in seen.shown.findings
     )
-    source = shown.conditions
+    source = seen.shown.conditions
     if claim.analyses:
-        links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in claim.analyses)
+        links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in seen.sources)
         source = f"分析 {'、'.join(links)}：{_trained(claim, results)}{source}"
-    for experiment in select(list(queued)) if queued else []:
+    for experiment in select(list(seen.queued)) if seen.queued else []:
         (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
         networks = {job.recipe.network for job in jobs([experiment])}
         network = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
@@ -41,8 +60,23 @@ def evidence(results: Results, name: str) -> str:
             f"这是缩短的版本；完整的 `{experiment.name}`（{network}{epochs} 轮，"
             f"{len(experiment.seeds)} 个种子）还在队列里。"
         )
-    badge = _badge(_verdict(shown.findings)) + (OUTDATED if _outdated(claim, results) else "")
-    return _box(claim, badge, f"{shown.chart}<ul>{findings}</ul>", source)
+    badge = _badge(_verdict(seen.shown.findings))
+    badge += OUTDATED if seen.records & set(results.outdated) else ""
+    chart, drawn = seen.shown.chart, _drawn_before(claim)
+    if drawn:
+        chart = f'<p>图见<a href="#evidence-{drawn}">上一处证据</a>。</p>'
+    return _box(claim, badge, f"{chart}<ul>{findings}</ul>", source)
+
+
+def _drawn_before(claim: Claim) -> str | None:
+    """An earlier claim of the page that shows the same runs, all arms of an experiment."""
+    for name, other in CLAIMS.items():
+        if other is claim:
+            return None
+        alike = (other.page, other.experiments) == (claim.page, claim.experiments)
+        if alike and claim.experiments and not claim.arms:
+            return name
+    return None
 
 
 def _trained(claim: Claim, results: Results) -> str:
@@ -61,9 +95,10 @@ def claims(results: Results) -> str:
     """Every claim with its verdict, as a Markdown table."""
     lines = ["| 论断 | 判定 | 证据 |", "| :-- | :-- | :-- |"]
     for name, claim in CLAIMS.items():
-        shown, _ = _look(claim, results)
-        verdict = _badge(_verdict(shown.findings)) if shown else PENDING
-        source = _code((claim.experiments or claim.analyses)[-1:])
+        seen = _look(claim, results)
+        verdict = _badge(_verdict(seen.shown.findings)) if seen else PENDING
+        verdict += OUTDATED if seen and seen.records & set(results.outdated) else ""
+        source = _code(seen.sources if seen else claim.experiments or claim.analyses)
         lines.append(f"| [{claim.words}]({claim.page}#evidence-{name}) | {verdict} | {source} |")
     return "\n" + "\n".join(lines) + "\n"
 
@@ -74,26 +109,24 @@ def _claim(name: str) -> Claim:
     return CLAIMS[name]
 
 
-def _look(claim: Claim, results: Results) -> tuple[Shown | None, tuple[str, ...]]:
-    """What is known of a claim, and the fuller experiments that are still to come."""
+def _look(claim: Claim, results: Results) -> _Seen | None:
+    """What is known of a claim: by the fullest experiment that decides it, if one does."""
     if claim.analyses:
         if any(name not in results.analyses for name in claim.analyses):
-            return None, ()
-        return claim.show({name: results.analyses[name] for name in claim.analyses}), ()
+            return None
+        shown = claim.show({name: results.analyses[name] for name in claim.analyses})
+        return _Seen(shown, claim.analyses, frozenset(claim.analyses))
+    found = []
     for index, name in enumerate(claim.experiments):
         (experiment,) = select([name])
         every = arms(experiment, results.runs)
         runs = {label: every[label] for label in claim.arms or every}
         if all(runs.values()):
-            return claim.show(experiment, runs), claim.experiments[:index]
-    return None, ()
-
-
-def _outdated(claim: Claim, results: Results) -> bool:
-    """Whether the code no longer stands behind what a claim is judged by."""
-    experiments = select(list(claim.experiments)) if claim.experiments else []
-    runs = [run for e in experiments for group in arms(e, results.runs).values() for run in group]
-    return any(name in results.outdated for name in (*claim.analyses, *(run.id for run in runs)))
+            ids = frozenset(run.id for group in runs.values() for run in group)
+            shown = claim.show(experiment, runs)
+            found.append(_Seen(shown, (name,), ids, claim.experiments[:index]))
+    decided = (seen for seen in found if _verdict(seen.shown.findings) != OPEN)
+    return next(decided, found[0] if found else None)
 
 
 def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
@@ -108,14 +141,14 @@ def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
 def _verdict(findings: Sequence[Finding]) -> str:
     outcomes = [finding.holds for finding in findings]
     if None in outcomes:
-        return "待定"
+        return OPEN
     if all(outcomes):
         return "支持"
     return "部分支持" if any(outcomes) else "不支持"
 
 
 def _badge(verdict: str) -> str:
-    kinds = {"支持": "yes", "部分支持": "partly", "不支持": "no", "待定": "open"}
+    kinds = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
     return f'<span class="verdict verdict-{kinds[verdict]}">{verdict}</span>'
 
 
