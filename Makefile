@@ -19,7 +19,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs docs-update test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
+.PHONY: help install serve docs offline docs-update test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -60,7 +60,7 @@ experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BU
 
 publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
 	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +) \
-	  $$(find $(OUT)/bench -name '*.json' 2>/dev/null)
+	  $$(find $(OUT) -path '*/bench/*.json')
 
 propose:        ## open a pull request with the new records in results/, from branch BRANCH
 	git switch --create $(BRANCH)
@@ -77,17 +77,19 @@ mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one 
 lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 	$(BIN)/python -m tests.lighthouse
 
-# Pieces of the GPU's work; run them again until `experiments status` shows nothing open.
+# Pieces of the GPU's work; run them again until `experiments status` shows nothing open. They
+# install nothing: a cluster's own Python has the right torch, and often no network.
+TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
 gpu-figures:       ## on a machine with a GPU: benchmarks, then recipe fast and its parts, one by one
 	for network in resnet18 resnet20; do \
-	  ls $(OUT)/bench/$$network-* >/dev/null 2>&1 || \
-	  $(PYTHON) -m cifar_resnet bench --device cuda --network $$network --out $(OUT)/bench || exit 1; \
+	  ls $(OUT)/cuda/bench/$$network-* >/dev/null 2>&1 || \
+	  $(TRAIN) bench --device cuda --network $$network --out $(OUT)/cuda/bench || exit 1; \
 	done
-	$(PYTHON) -m cifar_resnet experiments run fast fast-parts \
+	$(TRAIN) experiments run fast fast-short fast-parts \
 	  --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT)
 
 gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side
-	$(PYTHON) -m cifar_resnet experiments run notes surgery configuration degradation \
+	$(TRAIN) experiments run notes surgery configuration degradation \
 	  --device cuda --budget $(BUDGET) --jobs 4 --out $(OUT)
 
 lint: $(STAMP)     ## style and types

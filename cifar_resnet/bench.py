@@ -9,7 +9,6 @@ project's loop (`cifar_resnet.train.train_epoch`), and matrix products in the sa
 Warm-up and compilation come before the first round and are reported apart.
 """
 
-import resource
 import sys
 import time
 import warnings
@@ -292,8 +291,12 @@ def reference_steps(
 
 
 def _step(loop: Iterator[None], count: int) -> None:
+    """Steps of the plain loop, with the TF32 that is PyTorch's default and `detect` forbids."""
+    forbidden = not torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
     for _ in range(count):
         next(loop)
+    torch.backends.cudnn.allow_tf32 = not forbidden
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -309,6 +312,8 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

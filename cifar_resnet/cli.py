@@ -82,6 +82,9 @@ def _parser() -> _Parser:
     evaluate.add_argument(
         "weights", nargs="?", type=Path, help="a .safetensors file (default: the shipped weights)"
     )
+    evaluate.add_argument(
+        "--network", default="resnet18", help="which one the weights are of (default: resnet18)"
+    )
     evaluate.add_argument("--json", action="store_true", help="print every metric as JSON")
     evaluate.set_defaults(run=commands.evaluate)
 
@@ -165,7 +168,7 @@ def _parser() -> _Parser:
     bench = subcommands.add_parser(
         "bench", parents=[machine], help="how fast training is, beside the plain loop"
     )
-    bench.add_argument("--network", default="resnet18", help="default: resnet18")
+    bench.add_argument("--network", "--model", default="resnet18", help="default: resnet18")
     bench.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
@@ -209,6 +212,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"cifar-resnet: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        short = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+        if not short:
+            raise
+        print("cifar-resnet: out of memory; lower batch_size, or use fewer --jobs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

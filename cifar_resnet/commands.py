@@ -84,16 +84,21 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure weights on the test images."""
+    from cifar_resnet.checkpoint import load_weights
     from cifar_resnet.data import CLASSES, load
     from cifar_resnet.evaluate import evaluate
     from cifar_resnet.hardware import detect
-    from cifar_resnet.predict import WEIGHTS, load_pretrained
+    from cifar_resnet.networks import build
+    from cifar_resnet.predict import WEIGHTS
+    from cifar_resnet.synthetic import SHAPES
 
     hardware = detect(
         args.device, precision=args.precision or "fp32", threads=args.threads, compile=False
     )
     path = args.weights or WEIGHTS
-    model = load_pretrained(path).to(hardware.device)
+    model = build(args.network)
+    load_weights(model, path)
+    model.to(hardware.device)
     data = load(args.data, val=args.val)
     metrics = evaluate(
         model,
@@ -110,7 +115,8 @@ def evaluate(args: argparse.Namespace) -> None:
         f"accuracy {metrics.accuracy:.2%}  loss {metrics.loss:.4f}  "
         f"calibration error {metrics.calibration_error:.2%}"
     )
-    for name, accuracy in zip(CLASSES, metrics.per_class_accuracy, strict=True):
+    classes = SHAPES if data.name == "synthetic" else CLASSES
+    for name, accuracy in zip(classes, metrics.per_class_accuracy, strict=True):
         print(f"  {name:<11}{accuracy:.2%}")
 
 

@@ -7,6 +7,7 @@ import tempfile
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -160,7 +161,7 @@ def _download(root: Path) -> None:
         for url in MIRRORS:
             try:
                 _fetch(url, archive)
-            except OSError:
+            except (OSError, HTTPException):
                 continue
             if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
                 with tarfile.open(archive) as tar:

@@ -57,6 +57,7 @@ class Terminal:
         self._epochs = epochs
         self._start = time.perf_counter()
         self._first_epoch: int | None = None
+        self._seen = 0
 
     def say(self, text: str) -> None:
         """Print it."""
@@ -66,6 +67,7 @@ class Terminal:
         """Move the bar."""
         if self._first_epoch is None:
             self._first_epoch = epoch
+        self._seen = seen
         if not self._live:
             return
         if self._bar is None:
@@ -98,7 +100,7 @@ class Terminal:
             f"epoch {epoch.epoch:3d}/{epochs}  lr {epoch.learning_rate:.4f}  "
             f"train loss {epoch.train_loss:.3f} acc {epoch.train_accuracy:.2%}  "
             f"eval loss {epoch.eval_loss:.3f} acc {epoch.eval_accuracy:.2%}  "
-            f"{epoch.seconds:.0f} s  ETA {_clock(left)}",
+            f"{epoch.seconds:.0f} s  {self._seen / epoch.seconds:.0f} img/s  ETA {_clock(left)}",
             file=self._stream,
             flush=True,
         )

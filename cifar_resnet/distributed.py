@@ -37,6 +37,9 @@ class World:
         return self.rank == 0
 
 
+ALONE = World()
+
+
 def local_device(device: str | None) -> str | None:
     """The device of this process: under ``torchrun``, one GPU for each process of a machine.
 

@@ -142,7 +142,19 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
     Experiment(
+        "fast-cpu-short",
+        "90 % on two CPU cores in 20 minutes",
+        (Arm("run", "fast-cpu", {"epochs": 6}),),
+        (0, 1, 2),
+    ),
+    Experiment(
         "fast-cpu", "94 % on two CPU cores in an hour", (Arm("run", "fast-cpu"),), (0, 1, 2)
+    ),
+    Experiment(
+        "fast-short",
+        "95 % on a GPU in 25 seconds",
+        (Arm("run", "fast", {"epochs": 14}),),
+        (0, 1, 2, 3, 4),
     ),
     Experiment("fast", "96 % on a GPU in a minute", (Arm("run", "fast"),), (0, 1, 2, 3, 4)),
     Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),

@@ -88,8 +88,9 @@ def detect(
         raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, not {threads}")
+    cores = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= cores:
+        raise InputError(f"threads must be from 1 to this machine's {cores}, not {threads}")
     yielding = threads is None and kind == "cpu" and "OMP_NUM_THREADS" not in os.environ
     if yielding:
         threads = min(torch.get_num_threads(), free_cores())

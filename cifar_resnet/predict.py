@@ -81,13 +81,18 @@ def read_image(path: Path) -> Tensor:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: image nowhere.png does not exist
     """
+    import numpy
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not path.exists():
         raise InputError(f"image {path} does not exist")
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+                grey = numpy.asarray(picture).clip(0, 0xFFFF) >> 8
+                picture = Image.fromarray(grey.astype(numpy.uint8))
+            picture = picture.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise InputError(f"image {path} cannot be read: not a picture, or damaged") from error
     picture = ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS)

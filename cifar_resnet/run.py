@@ -21,7 +21,7 @@ from cifar_resnet.bench import compiled_speedup
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
-from cifar_resnet.distributed import World, agree, gather_rows, share, tell, wrap
+from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics, measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
@@ -29,7 +29,7 @@ from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, changes
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
-from cifar_resnet.train import ALONE, make_optimizer, train_epoch
+from cifar_resnet.train import make_optimizer, train_epoch
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from cifar_resnet.augment import augment, shrink
 from cifar_resnet.display import Display, Silent
-from cifar_resnet.distributed import World, add_up, share
+from cifar_resnet.distributed import ALONE, World, add_up, share
 from cifar_resnet.recipe import Recipe, learning_rate
-
-ALONE = World()
 
 
 # --8<-- [start:make_optimizer]

@@ -9,8 +9,8 @@
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
 ``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on pages of their
-own, ``{{ speed() }}``, ``fast``, ``pace`` and ``{{ classifier() }}``. Arguments are Python
-literals. An unknown name or a wrong argument fails the build.
+own, ``{{ speed() }}``, ``goals``, ``fast``, ``pace`` and ``{{ classifier() }}``. Arguments are
+Python literals. An unknown name or a wrong argument fails the build.
 """
 
 import ast
@@ -30,7 +30,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from records import RECORDS, Results, find_outdated, read_results
-from speed import fast, pace, speed
+from speed import fast, goals, pace, speed
 from wording import OUTDATED, PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
@@ -63,6 +63,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.provenance,
         results_page.compared,
         speed,
+        goals,
         fast,
         pace,
         classifier,

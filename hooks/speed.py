@@ -1,6 +1,8 @@
 """The page on speed, drawn from the benchmarks' records alone."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from itertools import accumulate
@@ -11,7 +13,7 @@ from records import RECORDS, Group, Results
 from wording import PENDING, date, device, duration, percent
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
-from cifar_resnet.recipe import RECIPES
+from cifar_resnet.recipe import RECIPES, get_recipe
 from cifar_resnet.record import Record
 
 _LEVELS = (0.8, 0.9, 0.93, 0.94)
@@ -22,6 +24,86 @@ def speed(results: Results) -> str:
     if not results.benchmarks:
         return f'<p class="pending-box">{PENDING} 还没有测速记录；有了记录，这里会自动补上。</p>'
     return "\n\n".join(map(_box, results.benchmarks))
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What was aimed at: words, the least or the most that counts, and what was measured."""
+
+    words: str
+    aim: str
+    measured: str
+    reached: bool | None
+
+
+def goals(results: Results) -> str:
+    """What was aimed at and what was measured, side by side; 待训练 where there is no record."""
+    found = [
+        *(_by_bench(results, *goal) for goal in _BENCH_GOALS),
+        *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
+    ]
+    marks = {True: "达到", False: "没有达到", None: ""}
+    lines = ["| 目标 | 要求 | 测得 | |", "| :-- | :-- | :-- | :-- |"]
+    lines += [f"| {g.words} | {g.aim} | {g.measured} | {marks[g.reached]} |" for g in found]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+_TIMES: Callable[[float], str] = "{:.2f} 倍".format
+# Device, network, words, figure, how it is written, the limit, whether it is the least or the most.
+_BENCH_GOALS = (
+    *(
+        (device, network, f"{place}，`{network}`：比常见写法快", ratios, _TIMES, limit, True)
+        for device, place, network, limit in (
+            ("cpu", "CPU", "resnet18", 4.0),
+            ("cpu", "CPU", "resnet20", 3.5),
+            ("cuda", "GPU", "resnet18", 10.0),
+        )
+    ),
+    *(
+        ("cpu", network, f"CPU，`{network}`：增强占一步", pipeline, percent, 0.01, False)
+        for network in ("resnet18", "resnet20")
+    ),
+    ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法的", shares, percent, 0.25, True),
+)
+# Recipe, epochs (None: its own), accuracy, seconds.
+_TRAINING_GOALS = (
+    ("fast-cpu", 6, 0.90, 20 * 60),
+    ("fast-cpu", None, 0.94, 60 * 60),
+    ("fast", 14, 0.95, 25),
+    ("fast", None, 0.96, 60),
+)
+
+
+def _by_bench(
+    results: Results,
+    kind: str,
+    network: str,
+    words: str,
+    figure: Callable[[BenchRecord], list[float]],
+    write: Callable[[float], str],
+    limit: float,
+    least: bool,
+) -> _Goal:
+    aim = f"{'至少' if least else '至多'} {write(limit)}"
+    for record in results.benchmarks:
+        if (record.hardware.device.partition(":")[0], record.network) == (kind, network):
+            value = median(figure(record))
+            return _Goal(words, aim, write(value), (value >= limit) == least)
+    return _Goal(words, aim, PENDING, None)
+
+
+def _by_training(
+    results: Results, name: str, epochs: int | None, level: float, limit: float
+) -> _Goal:
+    recipe = get_recipe(name, **({"epochs": epochs} if epochs else {}))
+    words, aim = f"`{name}`，{recipe.epochs} 轮", f"{percent(level)}，{duration(limit)}之内"
+    for group in results.groups:
+        if group.recipe == recipe:
+            accuracy, deviation = group.spread(lambda run: run.metrics.accuracy)
+            time = mean(run.train_seconds for run in group.runs)
+            measured = f"{percent(accuracy, deviation)}，{duration(time)}"
+            return _Goal(words, aim, measured, accuracy >= level and time <= limit)
+    return _Goal(words, aim, PENDING, None)
 
 
 def fast(results: Results) -> str:

@@ -34,6 +34,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["train", "smoke", "--set", "name=other"], "no field 'name'"),
         (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
+        (["train", "smoke", "--set", "crop_padding=3000000"], "crop_padding must be from 0 to 32"),
         (["train", "smoke", "--seed", "x"], "invalid int value"),
         (["train"], "required: recipe"),
         (["evaluate", "nowhere.safetensors"], "weights nowhere.safetensors do not exist"),
@@ -84,7 +85,12 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert metrics["data"] == "synthetic"
     assert metrics["accuracy"] == pytest.approx(record["metrics"]["accuracy"], abs=0.05)
     assert cli.main(["evaluate", weights, "--data", "synthetic"]) == 0
-    assert all(name in capsys.readouterr().out for name in ["accuracy"])
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert "disc" in printed, "the stand-in's classes are not CIFAR-10's"
+    assert "airplane" not in printed
+    assert cli.main(["evaluate", weights, "--data", "synthetic", "--network", "resnet20"]) == 2
+    assert "resnet" not in capsys.readouterr().out
 
     picture = tmp_path / "picture.png"
     Image.new("RGB", (40, 50), "blue").save(picture)
@@ -114,6 +120,17 @@ def test_interrupt_says_how_to_go_on(
     arguments = ["train", "smoke", "--data", "synthetic", "--out", str(tmp_path / "run")]
     assert cli.main(arguments) == 130
     assert "add --resume to go on" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def allocate(_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(cli.commands, "recipes", allocate)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err.startswith("cifar-resnet: out of memory")
 
 
 def test_recipes_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+from http.client import BadStatusLine
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,23 @@ def test_no_network_is_one_line_with_two_ways_out(
     assert str(data.cache_folder()) in message
     assert "unpack it" in message
     assert "--data" in message
+
+
+def test_a_mirror_that_talks_nonsense_is_passed_over(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "good.tar.gz"
+    good.write_bytes(published)
+    fetch = data._fetch
+
+    def first_fails(url: str, target: Path) -> None:
+        if url == "http://nonsense":
+            raise BadStatusLine("HTTP 0")
+        fetch(url, target)
+
+    monkeypatch.setattr(data, "_fetch", first_fails)
+    monkeypatch.setattr(data, "MIRRORS", ("http://nonsense", good.as_uri()))
+    assert data.load().name == "cifar10"
 
 
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:

@@ -57,30 +57,33 @@ def test_no_python_block_escapes() -> None:
     assert fences == len(EXAMPLES) > 10
 
 
-FIGURE = re.compile(r"\d+(?:\.\d+)?\s?(?:%|％|个百分点|秒|分钟|小时|张/秒|img/s|images/s)")
-CODE_OR_MATH = re.compile(
-    r"^( *)(?:```|~~~).*?^\1(?:```|~~~) *$|\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL | re.MULTILINE
+FIGURE = re.compile(
+    r"\d+(?:\.\d+)?\s*"
+    r"(?:\\?%|％|个百分点|毫秒|秒|分钟|小时|张/秒|(?:img|images)/s|(?:min|ms|h|s)\b)"
+    r"|[一二三四五六七八九十两百半几]+(?:成[一二三四五六七八九半，。；、]|秒|分钟|个?小时)"
+    r"|每秒 ?\d+|准确率[^，。\d]{0,8}0\.\d+"
 )
+CODE = re.compile(r"^( *)(?:```|~~~).*?^\1(?:```|~~~) *$", re.DOTALL | re.MULTILINE)
 
 
 def typed_figures(markdown: str) -> list[str]:
-    """Accuracies, errors, times and speeds with no citation close by.
+    """Accuracies, errors, times and speeds without a citation.
 
-    A figure is cited if a link to the references stands in its own paragraph, in one of the
-    two before it, or in the one after it (a table has its source above or below).
+    A figure is cited by a link to the references in its own paragraph; a table also by one in
+    the paragraph before it or after it.
     """
-    blocks = re.split(r"\n\s*\n", CODE_OR_MATH.sub("", markdown))
-    return [
-        figure
-        for index, block in enumerate(blocks)
-        if not any("references.md#" in near for near in blocks[max(0, index - 2) : index + 2])
-        for figure in FIGURE.findall(block)
-    ]
+    blocks = re.split(r"\n\s*\n", CODE.sub("", markdown))
+    found = []
+    for index, block in enumerate(blocks):
+        table = block.lstrip().startswith("|")
+        near = blocks[max(0, index - 1) : index + 2] if table else [block]
+        if not any("references.md#" in words for words in near):
+            found += FIGURE.findall(block)
+    return found
 
 
 # The titles of papers hold figures, too.
 OWN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "references.md"]
-
 
 OWN += [ROOT / "README.md", ROOT / "README.zh-CN.md", *(ROOT / "docs").rglob("*.ipynb")]
 
@@ -97,11 +100,19 @@ def test_measured_numbers_are_not_typed(page: Path) -> None:
 def test_a_typed_number_is_found() -> None:
     cited = "见 [He 等，2015](references.md#he2015)：\n\n| 56 层 | 6.97% |\n| -- | -- |"
     assert typed_figures(cited) == []
-    assert typed_figures(f"{cited}\n\n文字\n\n文字\n\n我们得到 95.3%，用了 70 分钟。") == [
-        "95.3%",
-        "70 分钟",
-    ]
+    assert typed_figures(f"{cited}\n\n我们得到 95.3%，用了 70 分钟。") == ["95.3%", "70 分钟"]
     assert typed_figures('准确率是 {{ accuracy("notes") }}。') == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("准确率是 0.955", "九成五，", "每秒 218 张", "70 min", "1.5 h", r"$95.5\%$", "92.4  %"),
+        *("先花一两分钟", "3 ms", "20 个百分点", "半个小时"),
+    ],
+)
+def test_a_number_is_found_however_it_is_written(words: str) -> None:
+    assert len(typed_figures(words)) == 1
 
 
 def test_the_page_of_references_and_its_bibtex_file_agree() -> None:

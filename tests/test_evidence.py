@@ -119,6 +119,38 @@ def test_a_claim_waits_for_the_arms_it_compares_alone() -> None:
     assert "待训练" in evidence(seen, "cosine")
 
 
+def test_a_shorter_experiment_decides_until_a_fuller_one_does() -> None:
+    short = results(
+        plain20=(0.7, 0.71), plain56=(0.5, 0.51), resnet20=(0.8, 0.81), resnet56=(0.85, 0.86)
+    )
+    full = tuple(
+        run
+        for job in jobs([_one("degradation")])
+        if job.seed == 0
+        for run in runs(job.arm.label, 0.9, experiment="degradation")
+    )
+    seen = Results(runs=short.runs + full)
+    assert verdict(evidence(seen, "degradation")) == "支持"
+    (line,) = (x for x in expand("{{ claims() }}", seen).splitlines() if "evidence-degr" in x)
+    assert "<code>degradation-cpu</code>" in line
+
+
+def test_one_page_draws_the_same_runs_once() -> None:
+    seen = results(plain20=(0.7,), plain56=(0.5,), resnet20=(0.8,), resnet56=(0.85,))
+    assert "<figure" in evidence(seen, "degradation")
+    second = evidence(seen, "shortcut")
+    assert "<figure" not in second
+    assert 'href="#evidence-degradation"' in second
+
+
+def test_gradients_with_and_without_normalisation_are_both_judged() -> None:
+    """Shortcuts keep gradients in bounds together with batch normalisation, not alone."""
+    box = evidence(PUBLISHED, "highway")
+    assert verdict(box) == "部分支持"
+    assert box.count("有 BN") >= 2
+    assert box.count("没有 BN") >= 2
+
+
 def verdict(box: str) -> str:
     return re.findall(r'class="verdict [^"]*">([^<]+)<', box)[0]
 
@@ -141,6 +173,7 @@ def test_what_the_code_no_longer_stands_behind_is_marked(
     assert "待重新验证" in evidence(changed, "vanishing")
     assert "待重新验证" not in evidence(PUBLISHED, "vanishing")
     run = PUBLISHED.groups[0].runs[0]
+    assert expand("{{ claims() }}", changed).count("待重新验证") == 2, "vanishing and highway"
     old = replace(PUBLISHED, outdated={run.id: "the recipe has changed"})
     shown = expand("{{ headline() }} {{ provenance() }}", old)
     assert shown.count("待重新验证") == 2

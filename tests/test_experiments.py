@@ -106,6 +106,36 @@ def test_status_counts_and_run_skips_what_is_finished(
     start: Callable[..., None] = fail
     monkeypatch.setattr(experiments, "_start", start)
     assert cli.main(["experiments", "run", *here]) == 0
+    assert "--again repeats what is published" in capsys.readouterr().out
+
+
+def test_list_names_every_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["experiments", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(arm.label in printed for experiment in EXPERIMENTS for arm in experiment.arms)
+
+
+def test_a_published_experiment_can_be_repeated_and_compared(
+    quick: tuple[Path, Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = as_cifar10(read_record(quick[0] / quick[1].folder / "record.json"))
+    write_record(record, tmp_path / "runs" / "one.json")
+    only = (Experiment("test", "a claim", (QUICK,), (0,)),)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", only)
+
+    def rerun(queue: list[Job], out: Path, **_: object) -> list[Job]:
+        (job,) = queue
+        metrics = replace(record.metrics, accuracy=0.5)
+        write_record(replace(record, metrics=metrics), out / job.folder / "record.json")
+        return []
+
+    monkeypatch.setattr(experiments, "run", rerun)
+    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["experiments", "run", "--again", *here]) == 0
+    assert f"50.00%, published {record.metrics.accuracy:.2%}" in capsys.readouterr().out
 
 
 def test_a_run_that_two_experiments_share_is_queued_once() -> None:

@@ -51,8 +51,9 @@ def test_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_precision_and_threads_are_named() -> None:
     with pytest.raises(InputError, match="fp8"):
         hardware.detect("cpu", precision="fp8")
-    with pytest.raises(InputError, match="threads"):
-        hardware.detect("cpu", threads=0)
+    for threads in (0, 100_000):
+        with pytest.raises(InputError, match="threads must be from 1 to this machine's"):
+            hardware.detect("cpu", threads=threads)
 
 
 @pytest.mark.parametrize(

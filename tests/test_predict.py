@@ -28,6 +28,13 @@ def test_any_picture_becomes_32_by_32_rgb(tmp_path: Path, mode: str) -> None:
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "picture.tiff"
+    Image.new(mode, (40, 40), 40_000).save(path)
+    assert read_image(path).unique().tolist() == [40_000 >> 8]
+
+
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_text("text")

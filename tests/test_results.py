@@ -14,6 +14,7 @@ from cifar_resnet.audit import source_at
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
+from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, Software, checksum, write_record
@@ -112,6 +113,15 @@ def test_a_run_without_git_gets_the_commit_of_the_same_code(
     else:
         with pytest.raises(InputError, match="not committed"):
             add(tmp_path, tmp_path / "results")
+
+
+def test_runs_in_different_arithmetic_are_not_compared() -> None:
+    (experiment,) = select(["surgery-cpu"])
+    one, other, *_ = (invented(job.recipe, 0, 0.5) for job in jobs([experiment]))
+    assert list(results._mixed_precisions([one, other])) == []
+    other = replace(other, hardware=replace(other.hardware, precision="bf16"))
+    (problem,) = results._mixed_precisions([one, other])
+    assert "experiment surgery-cpu: its runs are in bf16 and fp32" in problem
 
 
 def problems(results: Path, weights: Path) -> str:
