@@ -2,6 +2,8 @@
 
 import base64
 import io
+import math
+from itertools import pairwise
 
 import torch
 from charts import Axis, Line, Panel, bar_chart, line_chart, table
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from wording import CLASSES
 
 from cifar_resnet.augment import random_crop, random_erasing, random_flip
-from cifar_resnet.recipe import get_recipe, learning_rate
+from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
 from cifar_resnet.synthetic import draw
+from cifar_resnet.train import make_optimizer
 
 _SHOWN = 6
 
@@ -44,6 +47,85 @@ def lr_schedule() -> str:
         tables.append(table((f"轮次（{name}）", "学习率"), rows))
     caption = "学习率在每一步都重新计算；曲线由包里的 learning_rate 函数算出。"
     return chart(caption, panels, "".join(tables))
+
+
+def momentum() -> str:
+    """How far SGD goes in each step while the gradient stays 1, with and without momentum."""
+    steps = 40
+    lines, columns = {}, []
+    for label, style, value in (
+        ("有动量", "depth-0", get_recipe("notes").momentum),
+        ("没有动量", "depth-1", 0.0),
+    ):
+        places = [0.0, *_walk(get_recipe("notes", momentum=value, weight_decay=0.0), 0, 1, steps)]
+        lengths = [a - b for a, b in pairwise(places)]
+        lines[label] = Line(style, list(enumerate(lengths, 1)))
+        columns.append([f"{lengths[step - 1]:.3f}" for step in (1, 10, 20, 30, 40)])
+    last = "，".join(f"{label}到 {line.points[-1][1]:.2f}" for label, line in lines.items())
+    top = Axis("步长", 0, 1.05)
+    return chart(
+        "梯度一直是 1、学习率取峰值时，make_optimizer 建的优化器每一步走多远。",
+        [
+            Panel(
+                "一步的长度",
+                line_chart(
+                    f"每一步的长度：{last}。", Axis("第几步", 1, steps), top, [*lines.values()]
+                ),
+            )
+        ],
+        table(
+            ("", "第 1 步", "第 10 步", "第 20 步", "第 30 步", "第 40 步"), _named(lines, columns)
+        ),
+        legend=[(line.style, label) for label, line in lines.items()],
+        wide=True,
+    )
+
+
+def weight_decay() -> str:
+    """A weight without any gradient, pulled to zero by weight decay alone."""
+    steps, every = 4000, 100
+    lines, columns = {}, []
+    for style, value in (("depth-0", get_recipe("notes").weight_decay), ("depth-1", 1e-4)):
+        places = [1.0, *_walk(get_recipe("notes", weight_decay=value), 1, 0, steps)]
+        label = f"λ = {value:g}"
+        lines[label] = Line(style, list(enumerate(places))[::every])
+        columns.append([f"{places[step]:.3f}" for step in (0, 1000, 2000, 3000, 4000)])
+    reference = Line("reference", [(0, math.exp(-1)), (steps, math.exp(-1))])
+    last = "，".join(f"{label} 时剩 {line.points[-1][1]:.2f}" for label, line in lines.items())
+    return chart(
+        "没有梯度时，一个从 1 开始的权重怎样缩小；动量与学习率的峰值同 notes。点线是 1/e。",
+        [
+            Panel(
+                "权重",
+                line_chart(
+                    f"权重随步数变小：{last}。",
+                    Axis("步", 0, steps),
+                    Axis("权重", 0, 1.05),
+                    [*lines.values(), reference],
+                ),
+            )
+        ],
+        table(("", "0 步", "1000 步", "2000 步", "3000 步", "4000 步"), _named(lines, columns)),
+        legend=[(line.style, label) for label, line in lines.items()],
+        wide=True,
+    )
+
+
+def _named(lines: dict[str, Line], columns: list[list[str]]) -> list[list[str]]:
+    return [[label, *column] for label, column in zip(lines, columns, strict=True)]
+
+
+def _walk(recipe: Recipe, start: float, gradient: float, steps: int) -> list[float]:
+    """One weight after each step of the recipe's optimizer, the gradient always the same."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(layer.weight, start)
+    optimizer = make_optimizer(layer, recipe)
+    layer.weight.grad = torch.full_like(layer.weight, gradient)
+    places = []
+    for _ in range(steps):
+        optimizer.step()
+        places.append(layer.weight.item())
+    return places
 
 
 def label_smoothing() -> str:
@@ -122,4 +204,6 @@ def _png(batch: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-_FIGURES = {f.__name__: f for f in (lr_schedule, label_smoothing, augmentations)}
+_FIGURES = {
+    f.__name__: f for f in (momentum, lr_schedule, weight_decay, label_smoothing, augmentations)
+}

@@ -4,7 +4,7 @@
     {{ headline() }}                  the results so far, one card a recipe
     {{ evidence("degradation") }}     a claim with what was measured and the verdict
     {{ claims() }}                    all claims in a table
-    {{ figure("lr_schedule") }}       also label_smoothing, augmentations
+    {{ figure("lr_schedule") }}       also momentum, weight_decay, label_smoothing, augmentations
     {{ layer_table() }}               the two networks, layer by layer
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,

@@ -87,8 +87,7 @@ def _with_buttons(markdown: str, page: Page, config: MkDocsConfig) -> str:
     colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
     buttons = (
         f'<p class="notebook-buttons"><a class="md-button" href="{name}" download>下载笔记本</a>'
-        f'<a class="md-button" href="{colab}/blob/main/docs/{path}">在 Colab 中打开</a></p>\n\n'
-        f"在 Colab 中要先装这个包：`!pip install git+{repository}`。\n"
+        f'<a class="md-button" href="{colab}/blob/main/docs/{path}">在 Colab 中打开</a></p>\n'
     )
     title, _, rest = markdown.partition("\n")
     return f"{title}\n\n{buttons}{rest}"

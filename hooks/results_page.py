@@ -260,7 +260,7 @@ def compared(results: Results) -> str:
         return _pending("还没有完成的对照实验")
     head = (
         *("配方", "轮数", "网络", "改动", "种子", "准确率"),
-        *("提交", "设备", "精度", "用时", "记录（UTC）"),
+        *("提交", "指纹", "设备", "精度", "torch", "用时", "记录（UTC）"),
     )
     rows = []
     for run in sorted(runs, key=lambda run: (run.recipe.name, run.recipe.network, run.seed)):
@@ -275,8 +275,10 @@ def compared(results: Results) -> str:
                 str(run.seed),
                 percent(run.metrics.accuracy),
                 f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
+                f"`{_digest(run)[:7]}`",
                 device(hardware.device, hardware.name, hardware.threads),
                 hardware.precision,
+                run.software.torch,
                 duration(run.train_seconds),
                 _link(run, date(run.finished)) + (OUTDATED if run.id in results.outdated else ""),
             ]

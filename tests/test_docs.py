@@ -141,7 +141,23 @@ def test_the_page_of_references_and_its_bibtex_file_agree() -> None:
     assert set(shown) - cited == set()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda p: p.name)
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebooks_run_on_colab_and_describe_their_pictures(path: Path) -> None:
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    first, *rest = ("".join(cell["source"]) for cell in cells)
+    repository = re.search(r"^repo_url: (\S+)", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert repository
+    assert f"%pip install -q git+{repository[1]}" in first
+    assert cells[0]["metadata"]["tags"] == ["colab"], "which hides it on the page"
+    drawing = [cell for cell, source in zip(cells[1:], rest, strict=True) if "plt.sh" in source]
+    assert drawing
+    assert all(len(cell["metadata"]["alt"]) > 20 for cell in drawing)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_notebooks_store_no_output(path: Path) -> None:
     """What a reader sees was computed when the site was built."""
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]

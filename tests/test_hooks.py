@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import notebooks
 import pytest
 from charts import Axis
 from figures import figure
@@ -30,7 +33,7 @@ def publish(folder: Path, *records: Record) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(ON_RESULTS) - {"accuracy", "claims", "classifier", "evidence"})
+    "name", sorted(set(ON_RESULTS) - {"accuracy", "claims", "classifier", "evidence", "goals"})
 )
 def test_without_records_everything_is_pending(name: str) -> None:
     shown = expand(f"{{{{ {name}() }}}}", NOTHING)
@@ -64,6 +67,21 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
     assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 18 分 | 12 小时 0 分 |" in shown
     assert shown.count("待训练") == 1
+
+
+def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
+    def row(name: str, results: Results) -> str:
+        lines = expand("{{ goals() }}", results).splitlines()
+        return next(line for line in lines if f"`{name}`，" in line)
+
+    assert "待训练" in row("fast-cpu", NOTHING)
+    assert "达到" not in expand("{{ goals() }}", NOTHING)
+    for accuracy, word in ((0.905, "| 达到 |"), (0.895, "| 没有达到 |")):
+        run = invented(get_recipe("fast-cpu", epochs=6), 0, accuracy)
+        results = read_results(publish(tmp_path / str(accuracy), run))
+        assert word in row("fast-cpu", results)
+    slow = replace(run, metrics=replace(run.metrics, accuracy=0.95), train_seconds=1201.0)
+    assert "没有达到" in row("fast-cpu", read_results(publish(tmp_path / "slow", slow)))
 
 
 def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:
@@ -173,8 +191,9 @@ def test_npm_lock_pins_by_hash_and_names_no_mirror() -> None:
         ({"index.md": "```mermaid\ngraph LR\n    A --> B\n```"}, "no line accDescr"),
         ({"index.md": "```mermaid\nA --> B\n```"}, "Invalid mermaid header"),
         ({"index.md": "# x", "n.ipynb": notebook([("code", "raise ValueError('cell')")])}, "cell"),
+        ({"index.md": "# x", "n.ipynb": notebook([("markdown", "[x](gone.md)")])}, "gone.md"),
     ],
-    ids=["section", "links", "formula", "no description", "no diagram", "cell"],
+    ids=["section", "links", "formula", "no description", "no diagram", "cell", "cell's link"],
 )
 def test_what_is_broken_fails_the_build(tmp_path: Path, pages: dict[str, str], why: str) -> None:
     done = build(small(tmp_path, pages))
@@ -189,6 +208,20 @@ def test_a_broken_record_fails_the_build(tmp_path: Path) -> None:
     done = build(folder)
     assert done.returncode != 0
     assert "broken.json" in done.stderr + done.stdout
+
+
+def test_a_notebook_is_executed_anew_when_the_package_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "cifar_resnet"
+    shutil.copytree(ROOT / "cifar_resnet", package, ignore=shutil.ignore_patterns("weights"))
+    monkeypatch.setattr(notebooks.cifar_resnet, "__file__", str(package / "__init__.py"))
+    (path := tmp_path / "n.ipynb").write_text(notebook([("code", "1")]))
+    page = SimpleNamespace(file=SimpleNamespace(abs_src_path=str(path)))
+    before = notebooks._key(page)
+    assert notebooks._key(page) == before
+    (package / "augment.py").write_text((package / "augment.py").read_text() + "# edited\n")
+    assert notebooks._key(page) != before
 
 
 def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:

@@ -195,6 +195,28 @@ def test_menu_opens_on_a_phone(open_page) -> None:  # type: ignore[no-untyped-de
     page.wait_for_url("**/results/")
 
 
+FOCUSABLE = """() => [...document.querySelectorAll(
+    "a[href], button, summary, input:not([type=hidden]), [tabindex='0']"
+)].filter(e => !e.disabled && e.tabIndex >= 0 && e.type !== "radio" && e.checkVisibility({
+    opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true
+}))"""
+
+
+@pytest.mark.parametrize("name", ["", "residual-block", "classify", "notebooks/gradients"])
+def test_the_keyboard_reaches_everything(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
+    """Tab goes through every link, button, folded part and field in view, and out again."""
+    page = open_page(_path(name))
+    page.evaluate(f"window.wanted = new Set(({FOCUSABLE})())")
+    count = page.evaluate("wanted.size")
+    assert count > 20
+    for _ in range(count + 30):
+        page.keyboard.press("Tab")
+        page.evaluate("wanted.delete(document.activeElement)")
+        if not page.evaluate("wanted.size"):
+            break
+    assert page.evaluate("[...wanted].map(e => e.outerHTML.slice(0, 100))") == []
+
+
 def test_code_can_be_copied(open_page) -> None:  # type: ignore[no-untyped-def]
     page = open_page("model/")
     assert page.locator("article .md-code__button[data-md-type=copy]").count() > 0
@@ -217,6 +239,7 @@ QUERIES = {
     "余弦退火": "training/#cosine",
     "权重衰减": "training/#weight-decay",
     "weight_decay": "training/",
+    "weight decay": "training/#weight-decay",
     "标签平滑": "training/#label-smoothing",
     "随机擦除": "training/#random-erasing",
     "混淆矩阵": "results/",
