@@ -43,7 +43,7 @@ def goals(results: Results) -> str:
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
     ]
     marks = {True: "达到", False: "没有达到", None: ""}
-    lines = ["| 目标 | 要求 | 测得 | |", "| :-- | :-- | :-- | :-- |"]
+    lines = ["| 目标 | 要求 | 测得 | 结果 |", "| :-- | :-- | :-- | :-- |"]
     lines += [f"| {g.words} | {g.aim} | {g.measured} | {marks[g.reached]} |" for g in found]
     return "\n" + "\n".join(lines) + "\n"
 
