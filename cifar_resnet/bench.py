@@ -3,21 +3,21 @@
     cifar-resnet bench                        # the best device of this machine
     cifar-resnet bench --network resnet20
 
-Each round measures three things one after the other, so that a machine whose speed drifts
-does not favour one of them: the plain loop of most tutorials (`reference_steps`), this
-project's loop (`cifar_resnet.train.train_epoch`), and matrix products in the same precision.
+Each round measures four things one after the other, so that a machine whose speed drifts does
+not favour one of them: the plain loop of most tutorials (`reference_steps`), this project's
+loop (`cifar_resnet.train.train_epoch`), augmentation alone, and matrix products in the same
+precision.
 Warm-up and compilation come before the first round and are reported apart.
 """
 
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,12 @@ from torch.utils.data import Dataset as MapDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_resnet.augment import MEAN, STD, augment
+from cifar_resnet.compiling import compiled_speedup, seconds, training_steps
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Software, read, software
 from cifar_resnet.synthetic import draw
-from cifar_resnet.train import make_optimizer, train_epoch
 
 SCHEMA = 1
 
@@ -108,7 +108,7 @@ def bench(
     with warnings.catch_warnings(), inductor.patch(force_disable_caches=True):
         warnings.simplefilter("ignore")  # about the caches, which would hide the time to compile
         begin = time.perf_counter()
-        ours = _our_steps(hardware, recipe, images, labels)
+        ours = training_steps(hardware, recipe, images, labels)
         ours(1)
         first_step = time.perf_counter() - begin
     ours(3)
@@ -121,17 +121,17 @@ def bench(
     measured: dict[str, list[float]] = {n: [] for n in ("reference", "ours", "ceiling", "augment")}
     for _ in range(rounds):
         done = recipe.batch_size * steps
-        measured["reference"].append(done / _seconds(lambda: _step(reference, steps), device))
-        measured["ours"].append(done / _seconds(lambda: ours(steps), device))
+        measured["reference"].append(done / seconds(lambda: _step(reference, steps), device))
+        measured["ours"].append(done / seconds(lambda: ours(steps), device))
         measured["augment"].append(
             done
-            / _seconds(
+            / seconds(
                 lambda: [augment(batch, recipe.augmentation, generator) for _ in range(steps)],
                 device,
             )
         )
         measured["ceiling"].append(
-            2 * size**3 * steps / _seconds(lambda: [a @ a for _ in range(steps)], device)
+            2 * size**3 * steps / seconds(lambda: [a @ a for _ in range(steps)], device)
         )
     where = hardware.name.replace(" ", "-").lower()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -151,65 +151,6 @@ def bench(
         augment=tuple(measured["augment"]),
         first_step_seconds=first_step,
         peak_bytes=_peak_bytes(device),
-    )
-
-
-def _our_steps(
-    hardware: Hardware, recipe: Recipe, images: Tensor, labels: Tensor
-) -> Callable[[int], None]:
-    """A fresh network in this project's loop; what is returned trains it for some steps."""
-    device = torch.device(hardware.device)
-    model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, recipe)
-    forward: Any = torch.compile(model, dynamic=False) if hardware.compile else model
-    images, labels = images.to(device), labels.to(device)
-
-    def train(steps: int) -> None:
-        n = steps * recipe.batch_size
-        repeats = -(-n // len(images))
-        train_epoch(
-            forward,
-            optimizer,
-            recipe,
-            images.repeat(repeats, 1, 1, 1)[:n],
-            labels.repeat(repeats)[:n],
-            epoch=0,
-            seed=0,
-            precision=hardware.precision,
-        )
-
-    return train
-
-
-def compiled_speedup(hardware: Hardware, recipe: Recipe, *, rounds: int = 3) -> float:
-    """How many times as fast this project's loop is with ``torch.compile`` as without.
-
-    That depends on the processor and the network: compiled code reads and writes less, but
-    some of it is slower. Takes about a minute, most of it for compiling.
-
-    Args:
-        hardware: the device and the other settings.
-        recipe: gives network, batch size, augmentation and loss.
-        rounds: of some steps each way; the median of their ratios counts.
-
-    Returns:
-        The ratio; 0 if this machine cannot compile.
-    """
-    images, labels = draw(recipe.batch_size, seed=0)
-    eager, compiled = (
-        _our_steps(replace(hardware, compile=choice), recipe, images, labels)
-        for choice in (False, True)
-    )
-    device = torch.device(hardware.device)
-    steps = 1 if device.type == "cpu" else 20
-    eager(2)
-    try:
-        compiled(2)
-    except Exception:  # no headers, no room, an unknown processor: the compiler's own errors
-        return 0.0
-    return median(
-        _seconds(lambda: eager(steps), device) / _seconds(lambda: compiled(steps), device)
-        for _ in range(rounds)
     )
 
 
@@ -297,16 +238,6 @@ def _step(loop: Iterator[None], count: int) -> None:
     for _ in range(count):
         next(loop)
     torch.backends.cudnn.allow_tf32 = not forbidden
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begin = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 def _peak_bytes(device: torch.device) -> int:

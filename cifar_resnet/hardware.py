@@ -31,7 +31,7 @@ class Hardware:
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
         channels_last: whether activations are stored as NHWC.
         compile: whether the network goes through ``torch.compile``; None leaves it to
-            a measurement before the first step (`cifar_resnet.bench.compiled_speedup`).
+            a measurement before the first step (`cifar_resnet.compiling.compiled_speedup`).
         processes: how many such processes share the work.
         yielding: whether `spare_busy_cores` may lower the number of threads for a while.
     """

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_resnet.bench import compiled_speedup
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
+from cifar_resnet.compiling import compiled_speedup
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_resnet import bench, cli
+from cifar_resnet import cli, compiling
 from cifar_resnet.bench import SCHEMA, BenchRecord, reference_steps, summary, training_flops
 from cifar_resnet.data import Dataset
 from cifar_resnet.hardware import Hardware
@@ -50,8 +50,8 @@ def test_compiling_is_measured_as_the_ratio_of_step_times(
     def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
         return lambda count: time.sleep(0.02 * count / (speedup if hardware.compile else 1))
 
-    monkeypatch.setattr(bench, "_our_steps", steps)
-    found = bench.compiled_speedup(cpu, get_recipe("smoke"))
+    monkeypatch.setattr(compiling, "training_steps", steps)
+    found = compiling.compiled_speedup(cpu, get_recipe("smoke"))
     assert found == pytest.approx(speedup, rel=0.5)
 
 
