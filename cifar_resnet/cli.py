@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input (one line on standard error)
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -210,6 +211,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"cifar-resnet: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(f"cifar-resnet: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 2
