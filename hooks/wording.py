@@ -20,12 +20,14 @@ def duration(seconds: float) -> str:
     """Hours and minutes, or minutes, or seconds.
 
     >>> duration(8460), duration(600), duration(42)
-    ('2 小时 21 分', '10 分', '42 秒')
+    ('2 小时 21 分', '10 分钟', '42 秒')
     """
     if seconds < 60:
         return f"{seconds:.0f} 秒"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} 小时 {minutes} 分" if hours else f"{minutes} 分"
+    if not hours:
+        return f"{minutes} 分钟"
+    return f"{hours} 小时 {minutes} 分" if minutes else f"{hours} 小时"
 
 
 def date(iso: str) -> str:

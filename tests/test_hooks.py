@@ -65,7 +65,7 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 2
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 18 分 | 12 小时 0 分 |" in shown
+    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 18 分钟 | 12 小时 |" in shown
     assert shown.count("待训练") == 1
 
 
@@ -91,7 +91,7 @@ def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:
     )
     results = read_results(publish(tmp_path, replace(run, history=history)))
     shown = expand("{{ pace() }}", results)
-    assert "<td>14 分</td><td>16 分</td><td>16 分</td><td>没有到</td>" in shown
+    assert "<td>14 分钟</td><td>16 分钟</td><td>16 分钟</td><td>没有到</td>" in shown
     assert "notes-cpu，16 轮用 16 分钟到 93.00%" in shown
 
 
