@@ -1,6 +1,7 @@
 """Workflows call make targets and nothing else, so that all they do can be rehearsed."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -56,6 +57,43 @@ def test_every_target_is_there(target: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_new_records_are_proposed_on_a_branch_of_their_own(tmp_path: Path) -> None:
+    """Against a remote in the next folder, with a stand-in for GitHub's command line."""
+
+    def git(*words: str, cwd: Path = tmp_path / "work") -> str:
+        done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--bare", "--initial-branch", "main", "remote", cwd=tmp_path)
+    git("clone", "remote", "work", cwd=tmp_path)
+    (tmp_path / "work" / "Makefile").write_text((ROOT / "Makefile").read_text())
+    git("add", "Makefile")
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.com")
+    git("checkout", "-B", "main")
+    git(*who, "commit", "--message", "Start")
+    git("push", "origin", "main")
+    main = git("rev-parse", "main", cwd=tmp_path / "remote")
+
+    (tmp_path / "bin").mkdir()
+    (stub := tmp_path / "bin" / "gh").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    stub.chmod(0o755)
+    (tmp_path / "work" / "results").mkdir()
+    (tmp_path / "work" / "results" / "new.json").write_text("{}")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    subprocess.run(
+        ["make", "propose", "BRANCH=records-1"],
+        cwd=tmp_path / "work",
+        env=os.environ | {"PATH": path},
+        check=True,
+        capture_output=True,
+    )
+    assert git("show", "--name-only", "--format=%s", "records-1", cwd=tmp_path / "remote") == (
+        "New run records\n\nresults/new.json"
+    )
+    assert git("rev-parse", "main", cwd=tmp_path / "remote") == main
+    assert "pr create --fill --head records-1" in (tmp_path / "said").read_text()
 
 
 def test_what_was_trained_on_synthetic_images_is_not_published(tmp_path: Path) -> None:
