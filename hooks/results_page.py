@@ -330,9 +330,15 @@ def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
     """One group's drawing as it is; several as tabs that switch together."""
     if not results.groups:
         return _pending("还没有完成的训练")
-    if len(results.groups) == 1:
-        return draw(results.groups[0])
-    return "\n\n".join(f'=== "{group.label}"\n\n    {draw(group)}' for group in results.groups)
+    drawn = {group.label: _old(group, results) + draw(group) for group in results.groups}
+    if len(drawn) == 1:
+        return next(iter(drawn.values()))
+    return "\n\n".join(f'=== "{label}"\n\n    {drawing}' for label, drawing in drawn.items())
+
+
+def _old(group: Group, results: Results) -> str:
+    """A mark if the code no longer stands behind a group's runs."""
+    return f"<p>{OUTDATED}</p>" if any(run.id in results.outdated for run in group.runs) else ""
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

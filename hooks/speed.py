@@ -10,7 +10,7 @@ from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from records import RECORDS, Group, Results
-from wording import PENDING, date, device, duration, percent
+from wording import OUTDATED, PENDING, date, device, duration, percent
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
 from cifar_resnet.recipe import RECIPES, get_recipe
@@ -112,7 +112,7 @@ def fast(results: Results) -> str:
     rows = []
     for name in (name for name in RECIPES if name.startswith("fast")):
         groups = [group for group in results.groups if group.recipe.name == name]
-        rows += [_fast_row(group) for group in groups]
+        rows += [_fast_row(group, results.outdated) for group in groups]
         if not results.published(name):
             rows.append([f"`{name}`", "", PENDING, "", "", "", ""])
     lines = [head, ["---"] * len(head), *rows]
@@ -172,7 +172,7 @@ def _first_above(curve: list[tuple[float, float]], level: float) -> str:
     return duration(60 * reached[0]) if reached else "没有到"
 
 
-def _fast_row(group: Group) -> list[str]:
+def _fast_row(group: Group, outdated: dict[str, str]) -> list[str]:
     devices = dict.fromkeys(
         device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
     )
@@ -183,7 +183,8 @@ def _fast_row(group: Group) -> list[str]:
     return [
         f"`{group.recipe.name}`",
         str(group.recipe.epochs),
-        percent(*group.spread(lambda run: run.metrics.accuracy)),
+        percent(*group.spread(lambda run: run.metrics.accuracy))
+        + (OUTDATED if any(run.id in outdated for run in group.runs) else ""),
         str(len(group.runs)),
         duration(mean(run.train_seconds for run in group.runs)),
         duration(mean(whole)) if all(run.sessions == 1 for run in group.runs) else "中断过",

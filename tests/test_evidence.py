@@ -177,6 +177,8 @@ def test_what_the_code_no_longer_stands_behind_is_marked(
     old = replace(PUBLISHED, outdated={run.id: "the recipe has changed"})
     shown = expand("{{ headline() }} {{ provenance() }}", old)
     assert shown.count("待重新验证") == 2
+    for macro in ("learning_curves", "confusion_matrix", "per_class", "calibration", "confusions"):
+        assert "待重新验证" in expand(f"{{{{ {macro}() }}}}", old)
     assert "the recipe has changed" in shown
 
 
