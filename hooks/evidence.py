@@ -18,6 +18,7 @@ from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
 
 OPEN = "待定"
+_KINDS = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
 _SPEAKS = {True: "：<strong>符合</strong>。", False: "：<strong>不符</strong>。", None: "。"}
 
 
@@ -30,12 +31,21 @@ class _Seen:
         sources: the experiment or the analyses that gave them.
         records: ids of what they were drawn from.
         queued: fuller experiments that are still to come.
+        epochs: how long each run was, if training was involved.
     """
 
     shown: Shown
     sources: tuple[str, ...]
     records: frozenset[str]
     queued: tuple[str, ...] = ()
+    epochs: int = 0
+
+    def badge(self, results: Results) -> str:
+        """The verdict; what a shortened experiment says is marked as such."""
+        verdict = _verdict(self.shown.findings)
+        scope = f'<span class="verdict-scope">只训练 {self.epochs} 轮</span>' if self.queued else ""
+        old = OUTDATED if self.records & set(results.outdated) else ""
+        return f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>{scope}{old}'
 
 
 def evidence(results: Results, name: str) -> str:
@@ -60,12 +70,10 @@ def evidence(results: Results, name: str) -> str:
             f"这是缩短的版本；完整的 `{experiment.name}`（{network}{epochs} 轮，"
             f"{len(experiment.seeds)} 个种子）还在队列里。"
         )
-    badge = _badge(_verdict(seen.shown.findings))
-    badge += OUTDATED if seen.records & set(results.outdated) else ""
     chart, drawn = seen.shown.chart, _drawn_before(claim)
     if drawn:
         chart = f'<p>图见<a href="#evidence-{drawn}">上一处证据</a>。</p>'
-    return _box(claim, badge, f"{chart}<ul>{findings}</ul>", source)
+    return _box(claim, seen.badge(results), f"{chart}<ul>{findings}</ul>", source)
 
 
 def _drawn_before(claim: Claim) -> str | None:
@@ -96,8 +104,7 @@ def claims(results: Results) -> str:
     lines = ["| 论断 | 判定 | 证据 |", "| :-- | :-- | :-- |"]
     for name, claim in CLAIMS.items():
         seen = _look(claim, results)
-        verdict = _badge(_verdict(seen.shown.findings)) if seen else PENDING
-        verdict += OUTDATED if seen and seen.records & set(results.outdated) else ""
+        verdict = seen.badge(results) if seen else PENDING
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
         lines.append(f"| [{claim.words}]({claim.page}#evidence-{name}) | {verdict} | {source} |")
     return "\n" + "\n".join(lines) + "\n"
@@ -124,7 +131,8 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
         if all(runs.values()):
             ids = frozenset(run.id for group in runs.values() for run in group)
             shown = claim.show(experiment, runs)
-            found.append(_Seen(shown, (name,), ids, claim.experiments[:index]))
+            epochs = jobs([experiment])[0].recipe.epochs
+            found.append(_Seen(shown, (name,), ids, claim.experiments[:index], epochs))
     decided = (seen for seen in found if _verdict(seen.shown.findings) != OPEN)
     return next(decided, found[0] if found else None)
 
@@ -145,11 +153,6 @@ def _verdict(findings: Sequence[Finding]) -> str:
     if all(outcomes):
         return "支持"
     return "部分支持" if any(outcomes) else "不支持"
-
-
-def _badge(verdict: str) -> str:
-    kinds = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
-    return f'<span class="verdict verdict-{kinds[verdict]}">{verdict}</span>'
 
 
 def _box(claim: Claim, badge: str, body: str, source: str) -> str:

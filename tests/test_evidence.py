@@ -99,9 +99,10 @@ def test_degradation_is_supported_or_not_by_the_runs() -> None:
     reverse = results(plain20=(0.7, 0.71), plain56=(0.9, 0.91), **residual)
     for name in ("degradation", "shortcut"):
         assert verdict(evidence(reverse, name)) != "支持"
-    assert "这是缩短的版本；完整的 `degradation`（164 轮，3 个种子）" in evidence(
-        seen, "degradation"
-    )
+    box = evidence(seen, "degradation")
+    assert "这是缩短的版本；完整的 `degradation`（164 轮，3 个种子）" in box
+    assert "只训练 6 轮" in box
+    assert "只训练 6 轮" in expand("{{ claims() }}", seen)
     one = results(plain20=(0.7,), plain56=(0.5,), resnet20=(0.8,), resnet56=(0.85,))
     assert verdict(evidence(one, "degradation")) == "待定"
     some = results(plain20=(0.7, 0.71), **residual)
