@@ -5,7 +5,8 @@ Markdown instead of 600 kB of HTML with styles and scripts from elsewhere; MkDoc
 that, so that formulas, links, headings and search work as on any page.
 
 Pictures are SVG without a background: their text is in the page's font, and what matplotlib
-draws in black takes the page's own colour, light or dark.
+draws in black takes the page's own colour, light or dark. Behind each is a table of its data
+(``notebook_tables.py``).
 
 An executed notebook is kept in ``.cache`` under a key of everything it depends on: its own
 text, the template, the whole package and the libraries' versions.
@@ -37,7 +38,8 @@ c.InlineBackend.rc = {
     "axes.facecolor": "none",
     "legend.framealpha": 0.0,
 }
-"""
+c.InteractiveShellApp.exec_lines = ["import sys; sys.path.append(HOOKS); import notebook_tables"]
+""".replace("HOOKS", repr(str(Path(__file__).resolve().parent)))
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -96,6 +98,7 @@ def _with_buttons(markdown: str, page: Page, config: MkDocsConfig) -> str:
 def _key(page: Page) -> str:
     package = Path(cifar_resnet.__file__).parent
     sources = [Path(page.file.abs_src_path or ""), *TEMPLATES.rglob("*"), *package.rglob("*")]
+    sources.append(Path(__file__).with_name("notebook_tables.py"))
     digest = hashlib.sha256(" ".join([_KERNEL, *map(version, _LIBRARIES)]).encode())
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":

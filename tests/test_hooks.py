@@ -229,6 +229,7 @@ def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
         ("markdown", "# 题目\n\n公式 $a<b$，[回去](index.md)。\n\n## 中文 小节"),
         ("code", "from cifar_resnet.recipe import get_recipe\nprint('<', 6 * 7)\nprint('&')"),
         ("code", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"),
+        ("code", "plt.bar(['a', 'b'], [3.5, 4.5], label='bars')\nplt.show()"),
     ]
     folder = small(tmp_path, {"index.md": "# x", "n.ipynb": notebook(cells), "code.py": "1 / 0"})
     nav = (folder / "mkdocs.yml").read_text().replace(', "code.py"', "")
@@ -242,6 +243,8 @@ def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
     assert "&lt; 42\n&amp;\n" in re.sub("<[^>]+>", "", page)
     drawing = re.findall('<figure class="output".*?</figure>', page, re.DOTALL)[0]
     assert "<text" in drawing
+    table = re.findall('<details class="data">.*?</details>', page, re.DOTALL)[0]
+    assert re.findall("<t[hd][^>]*>([^<]+)", table) == ["x", "bars", "a", "3.5", "b", "4.5"]
     assert "currentColor" in drawing
     assert "#000000" not in drawing
     assert "#ffffff" not in drawing
