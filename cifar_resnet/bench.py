@@ -6,8 +6,7 @@
 Each round measures four things one after the other, so that a machine whose speed drifts does
 not favour one of them: the plain loop of most tutorials (`reference_steps`), this project's
 loop (`cifar_resnet.train.train_epoch`), augmentation alone, and matrix products in the same
-precision.
-Warm-up and compilation come before the first round and are reported apart.
+precision. Warm-up and compilation come before the first round and are reported apart.
 """
 
 import sys

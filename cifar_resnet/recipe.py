@@ -211,7 +211,8 @@ def depth() -> Recipe:
     """He et al. 2015, section 4.2: the configuration of their networks of 20 to 56 layers.
 
     64,000 steps with batches of 128, learning rate 0.1 divided by 10 after half and after
-    three quarters of them, weight decay 1e-4, crop and flip.
+    three quarters of them, weight decay 1e-4, crop and flip. Meant for a GPU, where it has not
+    been run yet.
     """
     return Recipe(
         name="depth",
