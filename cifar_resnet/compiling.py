@@ -1,4 +1,4 @@
-"""Does ``torch.compile`` pay here? Measured, since it depends on processor and network."""
+"""Compiling the network: whether that pays here, and how long it takes."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
@@ -46,6 +46,49 @@ def compiled_speedup(hardware: Hardware, recipe: Recipe, *, rounds: int = 3) -> 
         seconds(lambda: eager(steps), device) / seconds(lambda: compiled(steps), device)
         for _ in range(rounds)
     )
+
+
+def compile_ahead(
+    forward: nn.Module, model: nn.Module, recipe: Recipe, hardware: Hardware, batch_size: int
+) -> float:
+    """Compile for every size of image that a recipe trains on, before the first step.
+
+    Args:
+        forward: what ``torch.compile`` returned for the model; forward and backward pass run
+            once for each size.
+        model: keeps its weights, its batch norm statistics, and gradients of None.
+        recipe: gives the sizes and the loss.
+        hardware: the device and the precision.
+        batch_size: images a step on this device.
+
+    Returns:
+        How long it took, in seconds.
+
+    Example:
+        >>> from cifar_resnet.hardware import detect
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        >>> here = detect("cpu", threads=1, compile=False)
+        >>> compile_ahead(model, model, Recipe(name="example"), here, batch_size=2) < 60
+        True
+    """
+    device = torch.device(hardware.device)
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+
+    def run_once(size: int) -> None:
+        images = torch.zeros(batch_size, 3, size, size, device=device)
+        images = images.to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=hardware.precision == "bf16"):
+            loss = criterion(forward(images), labels)
+        loss.backward()
+        model.zero_grad()
+
+    model.train()
+    sizes = {32, recipe.low_resolution} if recipe.low_resolution_share else {32}
+    taken = sum(seconds(lambda size=size: run_once(size), device) for size in sorted(sizes))
+    model.load_state_dict(kept)
+    return taken
 
 
 def training_steps(

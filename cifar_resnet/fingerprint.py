@@ -41,7 +41,7 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
         The recipe's fields; a digest of the names and shapes of parameters and buffers;
         logits of the seeded network in evaluation mode for two images; one augmented
         batch as the means of its 8x8 blocks; the learning rate at ten points; each
-        optimizer group's settings and the number of values it holds; the losses of three
+        optimizer group's settings and which parameters it holds; the losses of three
         training steps with batches of 16. All of it can be written as JSON.
 
     Example:
@@ -66,18 +66,27 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
         "learning_rate": [
             round(learning_rate(recipe, recipe.epochs * tenth / 9), 6) for tenth in range(10)
         ],
-        "optimizer": [type(optimizer).__name__, *map(_group, optimizer.param_groups)],
+        "optimizer": [
+            type(optimizer).__name__,
+            *(_group(group, model) for group in optimizer.param_groups),
+        ],
         "losses": _losses(model, optimizer, recipe, images, labels),
     }
 
 
-def _group(group: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer group's settings; how it is computed (fused, foreach) is left out."""
-    names = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
-    values = sum(parameter.numel() for parameter in group["params"])
-    return {name: group[name] for name in names} | {
+def _group(group: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """An optimizer group's settings; how it is computed (fused, foreach) is left out.
+
+    The parameters are named, too, unless the group holds all there are.
+    """
+    settings = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    held = {id(parameter) for parameter in group["params"]}
+    names = [name for name, parameter in model.named_parameters() if id(parameter) in held]
+    everything = len(names) == len(list(model.parameters()))
+    return {name: group[name] for name in settings} | {
         "tensors": len(group["params"]),
-        "values": values,
+        "values": sum(parameter.numel() for parameter in group["params"]),
+        **({} if everything else {"names": names}),
     }
 
 

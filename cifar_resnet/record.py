@@ -89,12 +89,14 @@ class Record:
         started: UTC, ISO 8601.
         finished: UTC, ISO 8601.
         sessions: 1, or more if the run was interrupted and resumed.
-        train_seconds: sum over the epochs, compilation included.
+        train_seconds: sum over the epochs.
         images_per_second: trained images over time, the median of the epochs.
         history: one entry an epoch.
         metrics: of the last epoch's weights, one view an image, in float32.
         weights_sha256: of the weights file written with this record.
         fingerprint: of the recipe's behaviour (`cifar_resnet.fingerprint`).
+        compile_seconds: for ``torch.compile``, before the first epoch; None in the oldest
+            records, whose first epoch includes it.
         checksum: SHA-256 over everything else.
     """
 
@@ -115,6 +117,7 @@ class Record:
     metrics: Metrics
     weights_sha256: str
     fingerprint: dict[str, Any]
+    compile_seconds: float | None = None
     checksum: str = ""
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
-from cifar_resnet.compiling import compiled_speedup
+from cifar_resnet.compiling import compile_ahead, compiled_speedup
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap
@@ -157,13 +157,14 @@ def _fit(
     train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
     eval_images = share(data.eval_images, world).to(device)
     history: list[Epoch] = []
-    started, sessions = _now(), 1
+    started, sessions, compile_seconds = _now(), 1, 0.0
     metrics: Metrics | None = None
     if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history = [Epoch(**epoch) for epoch in state["history"]]
         started, sessions = state["started"], state["sessions"] + 1
+        compile_seconds = state["compile_seconds"]
 
     def evaluate_model(precision: str = "fp32") -> Metrics:
         agree(model, world)
@@ -173,6 +174,8 @@ def _fit(
     forward: Any = wrap(model, world)
     if hardware.compile:
         forward = torch.compile(forward, dynamic=False)
+        share_of_batch = recipe.batch_size // world.size
+        compile_seconds += compile_ahead(forward, model, recipe, hardware, share_of_batch)
     for epoch in range(len(history), recipe.epochs):
         spare_busy_cores(hardware)
         start = time.perf_counter()
@@ -220,6 +223,7 @@ def _fit(
                 "history": [asdict(epoch) for epoch in history],
                 "started": started,
                 "sessions": sessions,
+                "compile_seconds": compile_seconds,
             },
         )
 
@@ -250,6 +254,7 @@ def _fit(
             started=started,
             finished=finished,
             sessions=sessions,
+            compile_seconds=compile_seconds,
             train_seconds=sum(epoch.seconds for epoch in history),
             images_per_second=median(seen / epoch.seconds for epoch in history),
             history=tuple(history),

@@ -8,6 +8,8 @@ Pictures are SVG without a background: their text is in the page's font, and wha
 draws in black takes the page's own colour, light or dark. Behind each is a table of its data
 (``notebook_tables.py``).
 
+Other pages get the buttons to download and to run a notebook where they first speak of it.
+
 An executed notebook is kept in ``.cache`` under a key of everything it depends on: its own
 text, the template, the whole package and the libraries' versions.
 """
@@ -18,6 +20,7 @@ import os
 import re
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urljoin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
@@ -84,15 +87,30 @@ def _recolour(markdown: str) -> str:
 def _with_buttons(markdown: str, page: Page, config: MkDocsConfig) -> str:
     """Put the ways to run a notebook below its title."""
     path = page.file.src_uri
-    name = path.rsplit("/", 1)[-1]
+    title, _, rest = markdown.partition("\n")
+    return f"{title}\n\n{_buttons(path.rsplit('/', 1)[-1], path, config)}\n{rest}"
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put them also below the first paragraph of a page that links to a notebook."""
+    if page.file.src_uri.endswith(".ipynb"):
+        return html
+    for paragraph in re.finditer(r"<p>(?:(?!</p>).)*</p>", html, re.DOTALL):
+        link = re.search(r'href="([^":]*notebooks/([\w-]+)(?:/|\.html))["#]', paragraph[0])
+        if link:
+            href, name = link.groups()
+            buttons = _buttons(urljoin(href, f"{name}.ipynb"), f"notebooks/{name}.ipynb", config)
+            return f"{html[: paragraph.end()]}\n{buttons}{html[paragraph.end() :]}"
+    return html
+
+
+def _buttons(href: str, path: str, config: MkDocsConfig) -> str:
     repository = (config.repo_url or "").rstrip("/")
     colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
-    buttons = (
-        f'<p class="notebook-buttons"><a class="md-button" href="{name}" download>下载笔记本</a>'
-        f'<a class="md-button" href="{colab}/blob/main/docs/{path}">在 Colab 中打开</a></p>\n'
+    return (
+        f'<p class="notebook-buttons"><a class="md-button" href="{href}" download>下载笔记本</a>'
+        f'<a class="md-button" href="{colab}/blob/main/docs/{path}">在 Colab 中打开</a></p>'
     )
-    title, _, rest = markdown.partition("\n")
-    return f"{title}\n\n{buttons}{rest}"
 
 
 def _key(page: Page) -> str:

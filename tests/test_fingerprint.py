@@ -68,11 +68,34 @@ def no_decay_for_norms(model: nn.Module, recipe: Recipe) -> torch.optim.Optimize
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=recipe.weight_decay)
 
 
+def no_decay_for(part: str) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]:
+    def build(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+        named = list(model.named_parameters())
+        groups = [
+            {"params": [p for name, p in named if part not in name]},
+            {"params": [p for name, p in named if part in name], "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=recipe.weight_decay)
+
+    return build
+
+
 def reflecting_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     padded = nn.functional.pad(images.float(), (padding,) * 4, mode="reflect").to(images.dtype)
     windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)
     top, left = torch.randint(0, 2 * padding + 1, (2, len(images)), generator=generator)
     return windows[torch.arange(len(images)), :, top, left]
+
+
+def test_groups_of_equal_size_with_other_parameters_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (
+        monkeypatch.setattr(module, "make_optimizer", no_decay_for(part)) or fingerprint(RECIPE)
+        for part in ("norm1.weight", "norm1.bias")
+    )
+    assert first["optimizer"][2]["values"] == second["optimizer"][2]["values"] > 0
+    assert "optimizer" in differences(first, second)
 
 
 def halve_no_more(model: nn.Module) -> None:

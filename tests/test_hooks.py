@@ -78,10 +78,17 @@ def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
     assert "达到" not in expand("{{ goals() }}", NOTHING)
     for accuracy, word in ((0.905, "| 达到 |"), (0.895, "| 没有达到 |")):
         run = invented(get_recipe("fast-cpu", epochs=6), 0, accuracy)
+        run = replace(run, finished="2026-01-01T00:19:00+00:00")
         results = read_results(publish(tmp_path / str(accuracy), run))
         assert word in row("fast-cpu", results)
-    slow = replace(run, metrics=replace(run.metrics, accuracy=0.95), train_seconds=1201.0)
-    assert "没有达到" in row("fast-cpu", read_results(publish(tmp_path / "slow", slow)))
+    good = replace(run, metrics=replace(run.metrics, accuracy=0.95))
+    for change, shown in (
+        ({"finished": "2026-01-01T00:21:00+00:00"}, "，21 分钟 | 没有达到 |"),
+        ({"finished": "2026-01-01T00:21:00+00:00", "compile_seconds": 61.0}, "分钟 | 达到 |"),
+        ({"sessions": 2}, "，中断过 | 没有达到 |"),
+    ):
+        folder = publish(tmp_path / shown, replace(good, **change))  # type: ignore[arg-type]
+        assert shown in row("fast-cpu", read_results(folder))
 
 
 def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from torch import nn
 
 from cifar_resnet import run as module
 from cifar_resnet.checkpoint import load_weights, sha256, sole_user
+from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Silent
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
+from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
 from cifar_resnet.record import Epoch, read_record
@@ -148,6 +150,20 @@ def test_compiled_code_trains_as_plain_code_does(
     )
     for a, b in zip(plain.history, compiled.history, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
+    assert plain.compile_seconds == 0.0
+    assert compiled.compile_seconds > 5 * max(epoch.seconds for epoch in compiled.history)
+
+
+def test_compiling_ahead_changes_nothing(cpu: Hardware) -> None:
+    model = get_cifar_resnet()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = replace(RECIPE, low_resolution=24, low_resolution_share=0.5)
+    sizes = []
+    model.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[-1]))
+    compile_ahead(model, model, recipe, cpu, batch_size=2)
+    assert sizes == [24, 32]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_folder_has_one_user(synthetic: Dataset, cpu: Hardware, tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ def _path(name: str) -> str:
     return f"{name}/" if name else ""
 
 
+def has_code(name: str) -> bool:
+    page = ROOT / "docs" / f"{name or 'index'}.md"
+    return not page.exists() or "```python" in page.read_text() or "\n::: " in page.read_text()
+
+
+def test_most_pages_have_code() -> None:
+    assert len(list(filter(has_code, PAGES))) > len(PAGES) / 2
+    assert not has_code("references")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  # type: ignore[no-untyped-def]
@@ -153,6 +163,13 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
     assert ("charts.css" in source) == (page.locator("figure.chart, figure.strips").count() > 0)
     assert ("_mkdocstrings.css" in source) == (name == "api")
     assert "{{ " not in page.locator("article").inner_text()
+
+    if has_code(name):
+        assert page.locator(".notebook-buttons a").count() == 2
+        notebook = page.locator(".notebook-buttons a[download]").get_attribute("href")
+        assert (site / name / str(notebook)).resolve().is_file()
+        colab = page.locator(".notebook-buttons a:not([download])").get_attribute("href")
+        assert str(colab).endswith(f"docs/notebooks/{Path(str(notebook)).name}")
 
     for drawing in page.locator("figure.diagram svg").all():
         assert len(drawing.get_attribute("aria-label") or "") > 10
