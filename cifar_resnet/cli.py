@@ -65,7 +65,7 @@ def _parser() -> _Parser:
     train.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)"
     )
-    train.add_argument("--resume", action="store_true", help="go on from the last full epoch")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,

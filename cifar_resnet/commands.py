@@ -64,7 +64,7 @@ def train(args: argparse.Namespace) -> None:
 def _say_what_is_kept(out: Path) -> None:
     kept = "no epoch was finished"
     if (out / "checkpoint.pt").exists():
-        kept = f"{out} keeps every full epoch: add --resume to go on"
+        kept = f"{out} keeps its last checkpoint: add --resume to go on"
     print(f"\ninterrupted; {kept}", file=sys.stderr)
 
 

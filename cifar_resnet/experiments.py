@@ -5,7 +5,7 @@
     cifar-resnet experiments run degradation --jobs 4        # one experiment, four at a time
 
 Every run is an ordinary `cifar-resnet train` in a process of its own. At the end of the
-budget the running ones are interrupted; they keep their full epochs and go on from there the
+budget the running ones are interrupted; they keep their checkpoints and go on from there the
 next time.
 """
 

@@ -31,6 +31,9 @@ from cifar_resnet.recipe import Recipe, changes
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
 from cifar_resnet.train import make_optimizer, train_epoch
 
+# Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,8 +57,8 @@ def fit(
     """Train, evaluate after each epoch, and write record, weights and checkpoint.
 
     The reported metrics are those of the last epoch, whatever the epochs before it
-    reached. The folder ``out`` gets ``checkpoint.pt`` after every epoch, and at the end
-    ``record.json`` and ``weights.safetensors``.
+    reached. The folder ``out`` gets ``checkpoint.pt`` after every epoch, though not more often
+    than every ten seconds, and at the end ``record.json`` and ``weights.safetensors``.
 
     Args:
         recipe: what to train.
@@ -71,7 +74,7 @@ def fit(
         InputError: if the seed is out of range, if ``out`` holds a run and ``resume`` is
             not set, if its checkpoint is of another configuration or machine, or if the batch
             size does not fit the data set or the number of processes.
-        KeyboardInterrupt: passed on; the checkpoint of the last full epoch stays.
+        KeyboardInterrupt: passed on; the last checkpoint stays.
     """
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
@@ -159,6 +162,7 @@ def _fit(
     history: list[Epoch] = []
     started, sessions, compile_seconds = _now(), 1, 0.0
     metrics: Metrics | None = None
+    saved = -math.inf
     if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -213,6 +217,9 @@ def _fit(
         if not world.leads:
             continue
         display.epoch(history[-1], recipe.epochs)
+        if not last and time.monotonic() - saved < _SECONDS_BETWEEN_CHECKPOINTS:
+            continue
+        saved = time.monotonic()
         save_checkpoint(
             checkpoint,
             {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cifar_resnet import run as module
-from cifar_resnet.checkpoint import load_weights, sha256, sole_user
+from cifar_resnet.checkpoint import load_checkpoint, load_weights, sha256, sole_user
 from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Silent
@@ -111,6 +111,27 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert parts.metrics == whole.metrics
     with pytest.raises(InputError, match="finished run"):
         fit(RECIPE, synthetic, cpu, out=tmp_path / "parts", resume=True)
+
+
+@pytest.mark.parametrize(("pause", "kept"), [(0.0, 2), (60.0, 1)])
+def test_short_epochs_do_not_all_write_a_checkpoint(
+    synthetic: Dataset,
+    cpu: Hardware,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pause: float,
+    kept: int,
+) -> None:
+    class InterruptThird(Silent):
+        def epoch(self, epoch: Epoch, epochs: int) -> None:
+            if epoch.epoch == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_CHECKPOINTS", pause)
+    recipe = replace(RECIPE, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, synthetic, cpu, out=tmp_path, display=InterruptThird())
+    assert len(load_checkpoint(tmp_path / "checkpoint.pt")["history"]) == kept
 
 
 @pytest.mark.parametrize(("speedup", "compiled"), [(0.97, False), (0.0, False), (1.2, True)])
