@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ from torch.utils.data import Dataset as MapDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_resnet.augment import MEAN, STD, augment
-from cifar_resnet.compiling import compiled_speedup, seconds, training_steps
+from cifar_resnet.compiling import fastest, seconds, training_steps
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
@@ -97,7 +97,7 @@ def bench(
     device = torch.device(hardware.device)
     images, labels = draw(max(recipe.batch_size, min(recipe.batch_size * steps, 8192)), seed=0)
     if hardware.compile is None:
-        hardware = replace(hardware, compile=compiled_speedup(hardware, recipe) > 1)
+        hardware, _ = fastest(hardware, recipe)
     started = datetime.now(UTC).isoformat(timespec="seconds")
 
     reference = reference_steps(recipe, images, labels, device)
@@ -320,7 +320,7 @@ def summary(record: BenchRecord) -> str:
             f"{record.network}, batch {record.batch_size}, {len(times)} rounds of "
             f"{record.steps} steps",
             f"{h.name}: {h.device}, {h.threads} threads, {h.precision}"
-            f"{', compiled' if h.compile else ''}",
+            f"{', compiled' if h.compile else ''}{', CUDA graphs' if h.cuda_graphs else ''}",
             f"plain loop       {median(record.reference):9.0f} images/s",
             f"this loop        {median(record.ours):9.0f} images/s",
             f"ratio            {median(times):9.2f} ({min(times):.2f} to {max(times):.2f})",

@@ -31,9 +31,10 @@ class Hardware:
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
         channels_last: whether activations are stored as NHWC.
         compile: whether the network goes through ``torch.compile``; None leaves it to
-            a measurement before the first step (`cifar_resnet.compiling.compiled_speedup`).
+            a measurement before the first step (`cifar_resnet.compiling.fastest`).
         processes: how many such processes share the work.
         yielding: whether `spare_busy_cores` may lower the number of threads for a while.
+        cuda_graphs: whether compiled code is replayed as CUDA graphs.
     """
 
     device: str
@@ -44,6 +45,7 @@ class Hardware:
     compile: bool | None
     processes: int = 1
     yielding: bool = False
+    cuda_graphs: bool = False
 
 
 def detect(

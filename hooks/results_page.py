@@ -19,7 +19,7 @@ from charts import (
     table,
 )
 from records import RECORDS, Group, Results, differences
-from wording import CLASSES, OUTDATED, PENDING, date, device, duration, percent
+from wording import CLASSES, OUTDATED, PENDING, date, device, duration, percent, precision
 
 from cifar_resnet.data import CLASSES as ENGLISH
 from cifar_resnet.record import Epoch, Record
@@ -294,7 +294,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
         "代码提交": _commit(run),
         "行为指纹": f"`{_digest(run)}`",
         "设备": device(hardware.device, hardware.name, hardware.threads),
-        "精度": hardware.precision + ("，torch.compile" if hardware.compile else ""),
+        "精度": precision(hardware.precision, hardware.compile, hardware.cuda_graphs),
         "torch": run.software.torch,
         "完成日期": f"{date(run.finished)}（UTC）",
         "训练用时": duration(run.train_seconds) + parts,

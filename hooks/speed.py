@@ -10,7 +10,7 @@ from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from records import RECORDS, Group, Results
-from wording import OUTDATED, PENDING, date, device, duration, percent
+from wording import OUTDATED, PENDING, date, device, duration, percent, precision
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
 from cifar_resnet.recipe import RECIPES, get_recipe
@@ -222,7 +222,7 @@ def _box(record: BenchRecord) -> str:
         ["数据增强占一步", percent(median(pipeline(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
         ["测速进程的内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
-        ["精度", h.precision + ("，torch.compile" if h.compile else "")],
+        ["精度", precision(h.precision, h.compile, h.cuda_graphs)],
         ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
         ["代码提交", commit[:10]],
     ]

@@ -48,6 +48,16 @@ def device(kind: str, name: str, threads: int) -> str:
     return f"CPU（{name}，{threads} 线程）" if kind == "cpu" else f"GPU（{name}）"
 
 
+def precision(kind: str, compiled: bool | None, cuda_graphs: bool) -> str:
+    """How the arithmetic was done, in words.
+
+    >>> precision("bf16", True, True), precision("fp32", False, False)
+    ('bf16，torch.compile，CUDA 图', 'fp32')
+    """
+    parts = (kind, "torch.compile" if compiled else "", "CUDA 图" if cuda_graphs else "")
+    return "，".join(filter(None, parts))
+
+
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

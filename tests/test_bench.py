@@ -1,10 +1,11 @@
-import time
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cifar_resnet import cli, compiling
 from cifar_resnet.bench import SCHEMA, BenchRecord, reference_steps, summary, training_flops
@@ -43,16 +44,52 @@ def test_the_reference_loop_trains(synthetic: Dataset) -> None:
     steps.close()
 
 
-@pytest.mark.parametrize("speedup", [0.5, 2.0])
-def test_compiling_is_measured_as_the_ratio_of_step_times(
-    monkeypatch: pytest.MonkeyPatch, cpu: Hardware, speedup: float
+@pytest.mark.parametrize(
+    ("device", "compiled", "graphs", "choice"),
+    [
+        ("cpu", 0.5, 9.0, (False, False)),
+        ("cpu", 2.0, 9.0, (True, False)),
+        ("cuda", 0.5, 0.6, (False, False)),
+        ("cuda", 2.0, 0.0, (True, False)),
+        ("cuda", 2.0, 4.0, (True, True)),
+        ("cuda", 0.0, 0.0, (False, False)),
+    ],
+)
+def test_compiling_is_chosen_by_the_ratio_of_step_times(
+    monkeypatch: pytest.MonkeyPatch,
+    cpu: Hardware,
+    device: str,
+    compiled: float,
+    graphs: float,
+    choice: tuple[bool, bool],
 ) -> None:
     def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
-        return lambda count: time.sleep(0.02 * count / (speedup if hardware.compile else 1))
+        speedup = (graphs if hardware.cuda_graphs else compiled) if hardware.compile else 1.0
 
+        def train(count: int) -> None:
+            if not speedup:
+                raise RuntimeError("no compiler")
+            clock[0] += count / speedup
+
+        return train
+
+    clock = [0.0]
     monkeypatch.setattr(compiling, "training_steps", steps)
-    found = compiling.compiled_speedup(cpu, get_recipe("smoke"))
-    assert found == pytest.approx(speedup, rel=0.5)
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    found, speedup = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"))
+    assert (found.compile, found.cuda_graphs) == choice
+    assert speedup == pytest.approx(max(compiled, graphs if device == "cuda" else 0.0))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_settings_for_cuda_graphs_are_understood(cpu: Hardware) -> None:
+    """On a CPU they change nothing."""
+    model = nn.Linear(3, 2)
+    x = torch.randn(4, 3)
+    graphed = compiling.compiled(model, replace(cpu, compile=True, cuda_graphs=True))
+    assert torch.allclose(graphed(x), model(x), atol=1e-6)
 
 
 def test_a_benchmark_ends_in_a_record_and_says_what_it_found(

@@ -144,7 +144,12 @@ def test_code_is_compiled_where_that_is_measured_to_be_faster(
     compiled: bool,
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(module, "compiled_speedup", lambda *_: measured.append("once") or speedup)
+
+    def fastest(hardware: Hardware, _: Recipe) -> tuple[Hardware, float]:
+        measured.append("once")
+        return replace(hardware, compile=speedup > 1), speedup
+
+    monkeypatch.setattr(module, "fastest", fastest)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     undecided = replace(cpu, compile=None)
     with pytest.raises(KeyboardInterrupt):
