@@ -52,6 +52,7 @@ def contradictions(record: Record) -> Iterator[str]:
         "metrics.confusion": sum(map(sum, rows)) == count
         and (data.eval_split != "test" or {sum(row) for row in rows} == {count // _CLASSES}),
         "metrics.accuracy": _near(metrics.accuracy, sum(right) / count),
+        "flip_averaged_accuracy": 0 <= (record.flip_averaged_accuracy or 0) <= 1,
         "metrics.per_class_accuracy": len(rows) == len(metrics.per_class_accuracy)
         and all(
             _near(accuracy, hit / max(1, sum(row)))

@@ -95,6 +95,8 @@ class Record:
         metrics: of the last epoch's weights, one view an image, in float32.
         weights_sha256: of the weights file written with this record.
         fingerprint: of the recipe's behaviour (`cifar_resnet.fingerprint`).
+        flip_averaged_accuracy: of the same weights, with the mean of each image's logits and
+            its mirror image's; a figure of its own, None in the oldest records.
         compile_seconds: for ``torch.compile``, before the first epoch; None in the oldest
             records, whose first epoch includes it.
         checksum: SHA-256 over everything else.
@@ -117,6 +119,7 @@ class Record:
     metrics: Metrics
     weights_sha256: str
     fingerprint: dict[str, Any]
+    flip_averaged_accuracy: float | None = None
     compile_seconds: float | None = None
     checksum: str = ""
 

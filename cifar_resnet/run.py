@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
 from cifar_resnet.compiling import compile_ahead, compiled, fastest
@@ -23,7 +23,7 @@ from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import Metrics, measure, predict_logits
+from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import build
@@ -162,7 +162,7 @@ def _fit(
     eval_images = share(data.eval_images, world).to(device)
     history: list[Epoch] = []
     started, sessions, compile_seconds = _now(), 1, 0.0
-    metrics: Metrics | None = None
+    logits: Tensor | None = None
     saved = -math.inf
     if state:
         model.load_state_dict(state["model"])
@@ -171,10 +171,10 @@ def _fit(
         started, sessions = state["started"], state["sessions"] + 1
         compile_seconds = state["compile_seconds"]
 
-    def evaluate_model(precision: str = "fp32") -> Metrics:
+    def predict(images: Tensor, precision: str = "fp32") -> Tensor:
         agree(model, world)
-        logits = predict_logits(model, eval_images, precision=precision)
-        return measure(gather_rows(logits, len(data.eval_labels), world), data.eval_labels)
+        logits = predict_logits(model, images, precision=precision)
+        return gather_rows(logits, len(data.eval_labels), world).cpu()
 
     forward: Any = wrap(model, world)
     if hardware.compile:
@@ -201,7 +201,8 @@ def _fit(
             raise InputError(f"epoch {epoch + 1}: the loss is {loss}; lower learning_rate")
         # What is reported is measured in float32, as `cifar-resnet evaluate` does.
         last = epoch + 1 == recipe.epochs
-        metrics = evaluate_model("fp32" if last else hardware.precision)
+        logits = predict(eval_images, "fp32" if last else hardware.precision)
+        metrics = measure(logits, data.eval_labels)
         if not math.isfinite(metrics.loss):
             raise InputError(f"epoch {epoch + 1}: the {data.split} loss is {metrics.loss}")
         history.append(
@@ -236,8 +237,9 @@ def _fit(
             },
         )
 
-    if metrics is None:  # interrupted between the last checkpoint and the record
-        metrics = evaluate_model()
+    if logits is None:  # interrupted between the last checkpoint and the record
+        logits = predict(eval_images)
+    mirrored = predict(eval_images.flip(-1))
     record = None
     if world.leads:
         finished = _now()
@@ -267,7 +269,8 @@ def _fit(
             train_seconds=sum(epoch.seconds for epoch in history),
             images_per_second=median(seen / epoch.seconds for epoch in history),
             history=tuple(history),
-            metrics=metrics,
+            metrics=measure(logits, data.eval_labels),
+            flip_averaged_accuracy=measure(logits + mirrored, data.eval_labels).accuracy,
             fingerprint=fingerprint(recipe),
             weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
         )

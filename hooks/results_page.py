@@ -291,6 +291,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     parts = f"（分 {run.sessions} 段）" if run.sessions > 1 else ""
     facts = {
         "准确率": percent(run.metrics.accuracy),
+        "翻转平均": percent(run.flip_averaged_accuracy or 0),
         "代码提交": _commit(run),
         "行为指纹": f"`{_digest(run)}`",
         "设备": device(hardware.device, hardware.name, hardware.threads),
@@ -301,6 +302,8 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
         "速度": f"{run.images_per_second:,.0f} 张/秒",
         "实验记录": _link(run),
     }
+    if run.flip_averaged_accuracy is None:
+        del facts["翻转平均"]
     if run.id in outdated:
         facts["待重新验证"] = f"{escape(outdated[run.id])}"
     terms = "".join(f"{term}\n:   {fact}\n\n" for term, fact in facts.items())

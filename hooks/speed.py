@@ -119,13 +119,13 @@ def _with_evaluation(group: Group) -> float:
 
 def fast(results: Results) -> str:
     """What the recipes made for speed reach, and in what time; 待训练 where there is no run."""
-    head = ("配方", "轮数", "测试准确率", "次数", "训练用时", "连评估在内", "设备")
+    head = ("配方", "轮数", "测试准确率", "翻转平均", "次数", "训练用时", "连评估在内", "设备")
     rows = []
     for name in (name for name in RECIPES if name.startswith("fast")):
         groups = [group for group in results.groups if group.recipe.name == name]
         rows += [_fast_row(group, results.outdated) for group in groups]
         if not results.published(name):
-            rows.append([f"`{name}`", "", PENDING, "", "", "", ""])
+            rows.append([f"`{name}`", "", PENDING, *[""] * (len(head) - 3)])
     lines = [head, ["---"] * len(head), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -188,11 +188,13 @@ def _fast_row(group: Group, outdated: dict[str, str]) -> list[str]:
         device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
     )
     time = _with_evaluation(group)
+    flipped = [run.flip_averaged_accuracy for run in group.runs if run.flip_averaged_accuracy]
     return [
         f"`{group.recipe.name}`",
         str(group.recipe.epochs),
         percent(*group.spread(lambda run: run.metrics.accuracy))
         + (OUTDATED if any(run.id in outdated for run in group.runs) else ""),
+        percent(mean(flipped)) if flipped else "",
         str(len(group.runs)),
         duration(mean(run.train_seconds for run in group.runs)),
         duration(time) if time else "中断过",

@@ -65,7 +65,11 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 2
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% | 2 | 18 分钟 | 12 小时 |" in shown
+    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% |  | 2 | 18 分钟 | 12 小时 |" in shown
+    records = [replace(record, flip_averaged_accuracy=0.945) for record in records]
+    results = read_results(publish(tmp_path, *records))
+    assert "94.00% ± 0.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
+    assert "翻转平均\n:   94.50%" in expand("{{ provenance() }}", results)
     assert shown.count("待训练") == 1
 
 

@@ -153,6 +153,7 @@ def test_figures_that_contradict_each_other_are_noticed(
         ({"images_per_second": 9000.0}, "images_per_second"),
         ({"finished": "2026-01-01T00:00:01+00:00"}, "finished"),
         ({"compile_seconds": 1e6}, "finished"),
+        ({"flip_averaged_accuracy": 1.01}, "flip_averaged_accuracy"),
     ],
 )
 def test_times_that_contradict_each_other_are_noticed(

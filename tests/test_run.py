@@ -71,7 +71,7 @@ def test_a_run_ends_in_a_valid_record_and_its_weights(
 def test_the_last_epoch_is_reported_even_if_another_was_better(
     synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accuracies = iter([0.9, 0.5])
+    accuracies = iter([0.9, 0.5, 0.5, 0.6])
     real = module.measure
     monkeypatch.setattr(
         module, "measure", lambda *given: replace(real(*given), accuracy=next(accuracies))
@@ -79,6 +79,7 @@ def test_the_last_epoch_is_reported_even_if_another_was_better(
     record = fit(RECIPE, synthetic, cpu, out=tmp_path).record
     assert [epoch.eval_accuracy for epoch in record.history] == [0.9, 0.5]
     assert record.metrics.accuracy == 0.5
+    assert record.flip_averaged_accuracy == 0.6
 
 
 def test_what_is_reported_is_measured_in_float32(
@@ -87,6 +88,9 @@ def test_what_is_reported_is_measured_in_float32(
     run = fit(RECIPE, synthetic, replace(cpu, precision="bf16"), out=tmp_path)
     logits = predict_logits(run.model, synthetic.eval_images)
     assert run.record.metrics == measure(logits, synthetic.eval_labels)
+    both = logits + predict_logits(run.model, synthetic.eval_images.flip(-1))
+    right = (both.argmax(1) == synthetic.eval_labels).double().mean()
+    assert run.record.flip_averaged_accuracy == float(right)
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(
