@@ -6,7 +6,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cifar_resnet.augment import Augmentation
@@ -189,6 +189,14 @@ def fast_cpu() -> Recipe:
     )
 
 
+def fast_cpu_short() -> Recipe:
+    """As ``fast-cpu``, in 20 minutes: 90 % is the goal, not yet measured.
+
+    Six epochs, with batches half as large and the learning rate halved with them.
+    """
+    return replace(fast_cpu(), name="fast-cpu-short", epochs=6, batch_size=64, learning_rate=0.1)
+
+
 def fast() -> Recipe:
     """The note's network to 96 % on one GPU in under a minute: the goal, not yet measured.
 
@@ -235,6 +243,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "notes-cpu": notes_cpu,
     "fast": fast,
     "fast-cpu": fast_cpu,
+    "fast-cpu-short": fast_cpu_short,
     "depth": depth,
     "smoke": smoke,
 }

@@ -13,7 +13,8 @@ from records import RECORDS, Group, Results
 from wording import OUTDATED, PENDING, date, device, duration, percent, precision
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
-from cifar_resnet.recipe import RECIPES, get_recipe
+from cifar_resnet.experiments import jobs, select
+from cifar_resnet.recipe import RECIPES
 from cifar_resnet.record import Record
 
 _LEVELS = (0.8, 0.9, 0.93, 0.94)
@@ -65,12 +66,12 @@ _BENCH_GOALS = (
     ),
     ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法的", shares, percent, 0.25, True),
 )
-# Recipe, epochs (None: its own), accuracy, seconds.
+# Experiment, accuracy, seconds.
 _TRAINING_GOALS = (
-    ("fast-cpu", 6, 0.90, 20 * 60),
-    ("fast-cpu", None, 0.94, 60 * 60),
-    ("fast", 14, 0.95, 25),
-    ("fast", None, 0.96, 60),
+    ("fast-cpu-short", 0.90, 20 * 60),
+    ("fast-cpu", 0.94, 60 * 60),
+    ("fast-short", 0.95, 25),
+    ("fast", 0.96, 60),
 )
 
 
@@ -92,11 +93,9 @@ def _by_bench(
     return _Goal(words, aim, PENDING, None)
 
 
-def _by_training(
-    results: Results, name: str, epochs: int | None, level: float, limit: float
-) -> _Goal:
-    recipe = get_recipe(name, **({"epochs": epochs} if epochs else {}))
-    words, aim = f"`{name}`，{recipe.epochs} 轮", f"{percent(level)}，{duration(limit)}之内"
+def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
+    recipe = jobs(select([experiment]))[0].recipe
+    words, aim = f"`{recipe.name}`，{recipe.epochs} 轮", f"{percent(level)}，{duration(limit)}之内"
     for group in results.groups:
         if group.recipe == recipe:
             accuracy, deviation = group.spread(lambda run: run.metrics.accuracy)
