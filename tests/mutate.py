@@ -124,7 +124,7 @@ MUTATIONS = (
     _code(
         "the best epoch reported",
         "run",
-        "            metrics=metrics,\n",
+        "            metrics=measure(logits, data.eval_labels),\n",
         "            metrics=replace(metrics, accuracy=max(e.eval_accuracy for e in history)),\n",
         "tests/test_run.py",
     ),
