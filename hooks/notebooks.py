@@ -20,7 +20,6 @@ import os
 import re
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urljoin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
@@ -99,7 +98,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         link = re.search(r'href="([^":]*notebooks/([\w-]+)(?:/|\.html))["#]', paragraph[0])
         if link:
             href, name = link.groups()
-            buttons = _buttons(urljoin(href, f"{name}.ipynb"), f"notebooks/{name}.ipynb", config)
+            beside = href[: href.rindex("/") + 1]
+            buttons = _buttons(f"{beside}{name}.ipynb", f"notebooks/{name}.ipynb", config)
             return f"{html[: paragraph.end()]}\n{buttons}{html[paragraph.end() :]}"
     return html
 
