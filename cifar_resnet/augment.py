@@ -207,23 +207,25 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
-    """Scale images down, each new pixel a weighted mean of those it covers.
+    """Scale larger images down, each new pixel a weighted mean of those it covers.
 
     A network with global average pooling trains on small images too, with fewer operations in
     proportion to their area (progressive learning, Tan and Le 2021, arXiv:2104.00298, section 4).
 
     Args:
         images: float ``[N, C, H, W]``.
-        size: the new height and width, at most the old ones.
+        size: the largest height and width.
 
     Returns:
-        float ``[N, C, size, size]``.
+        float ``[N, C, size, size]``, or the images as they are if they are not larger.
 
     Example:
         >>> shrink(torch.eye(4)[None, None], 2)[0, 0]
         tensor([[0.3878, 0.1224],
                 [0.1224, 0.3878]])
     """
+    if images.shape[-1] <= size:
+        return images
     return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 

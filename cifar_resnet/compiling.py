@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
-from cifar_resnet.recipe import Recipe
+from cifar_resnet.recipe import Recipe, resolution
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer, train_epoch
 
@@ -97,7 +97,7 @@ def compile_ahead(
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device)
 
-    sizes = {32, recipe.low_resolution} if recipe.low_resolution_share else {32}
+    sizes = {resolution(recipe, epoch) for epoch in range(recipe.epochs)}
     times = 3 if hardware.cuda_graphs else 1  # graphs are warmed up, recorded, replayed
 
     def run() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cifar_resnet.augment import normalize
+from cifar_resnet.augment import normalize, shrink
 
 CALIBRATION_BINS = 15
 
@@ -34,13 +34,19 @@ class Metrics:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, images: Tensor, *, batch_size: int = 1000, precision: str = "fp32"
+    model: nn.Module,
+    images: Tensor,
+    *,
+    size: int | None = None,
+    batch_size: int = 1000,
+    precision: str = "fp32",
 ) -> Tensor:
     """Run the model in evaluation mode, one view an image, and leave its mode as it was.
 
     Args:
         model: maps float images ``[N, 3, H, W]`` to logits ``[N, classes]``.
         images: uint8 ``[N, 3, H, W]`` on the model's device.
+        size: larger images are scaled down to this width and height, if it is given.
         batch_size: images at once; it changes the speed and the memory, not the result.
         precision: ``"bf16"`` runs under autocast.
 
@@ -53,10 +59,11 @@ def predict_logits(
         torch.Size([5, 10])
     """
     was_training = model.training
+    size = size or images.shape[-1]
     model.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = [
-            model(normalize(batch).to(memory_format=torch.channels_last)).float()
+            model(shrink(normalize(batch), size).to(memory_format=torch.channels_last)).float()
             for batch in torch.split(images, batch_size)
         ]
     model.train(was_training)

@@ -87,11 +87,14 @@ def _group(group: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
     The parameters are named, too, unless the group holds all there are.
     """
-    settings = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    settings = (
+        *("momentum", "dampening", "weight_decay", "nesterov", "maximize"),
+        *("filter_momentum", "filter_nesterov"),  # of Muon
+    )
     held = {id(parameter) for parameter in group["params"]}
     names = [name for name, parameter in model.named_parameters() if id(parameter) in held]
     everything = len(names) == len(list(model.parameters()))
-    return {name: group[name] for name in settings} | {
+    return {name: group[name] for name in settings if name in group} | {
         "tensors": len(group["params"]),
         "values": sum(parameter.numel() for parameter in group["params"]),
         **({} if everything else {"names": names}),

@@ -30,7 +30,8 @@ class Epoch:
         learning_rate: at the epoch's last step.
         train_loss: mean over the epoch's augmented images, with label smoothing, in nats.
         train_accuracy: share of those images classified rightly while training.
-        eval_loss: mean cross-entropy on the evaluation images, in nats.
+        eval_loss: mean cross-entropy on the evaluation images, in nats; images of the size that
+            the epoch trained on, after the last one 32x32.
         eval_accuracy: share of the evaluation images classified rightly.
         seconds: training time, evaluation not included.
     """

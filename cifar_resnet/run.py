@@ -27,7 +27,7 @@ from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import build
-from cifar_resnet.recipe import Recipe, changes
+from cifar_resnet.recipe import Recipe, changes, resolution
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
 from cifar_resnet.train import make_optimizer, train_epoch
 
@@ -171,9 +171,9 @@ def _fit(
         started, sessions = state["started"], state["sessions"] + 1
         compile_seconds = state["compile_seconds"]
 
-    def predict(images: Tensor, precision: str = "fp32") -> Tensor:
+    def predict(images: Tensor, size: int | None = None, precision: str = "fp32") -> Tensor:
         agree(model, world)
-        logits = predict_logits(model, images, precision=precision)
+        logits = predict_logits(model, images, size=size, precision=precision)
         return gather_rows(logits, len(data.eval_labels), world).cpu()
 
     forward: Any = wrap(model, world)
@@ -199,9 +199,11 @@ def _fit(
         seconds = time.perf_counter() - start
         if not math.isfinite(loss):
             raise InputError(f"epoch {epoch + 1}: the loss is {loss}; lower learning_rate")
-        # What is reported is measured in float32, as `cifar-resnet evaluate` does.
         last = epoch + 1 == recipe.epochs
-        logits = predict(eval_images, "fp32" if last else hardware.precision)
+        if last:  # what is reported is measured as `cifar-resnet evaluate` does
+            logits = predict(eval_images)
+        else:  # the network does not know larger images yet
+            logits = predict(eval_images, resolution(recipe, epoch), hardware.precision)
         metrics = measure(logits, data.eval_labels)
         if not math.isfinite(metrics.loss):
             raise InputError(f"epoch {epoch + 1}: the {data.split} loss is {metrics.loss}")

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,30 +12,32 @@ from torch import Tensor, nn
 from cifar_resnet.augment import augment, shrink
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, add_up, share
-from cifar_resnet.recipe import Recipe, learning_rate
+from cifar_resnet.muon import Muon
+from cifar_resnet.recipe import Recipe, learning_rate, resolution
 
 
 # --8<-- [start:make_optimizer]
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with momentum and weight decay on every parameter, in one fused kernel.
+    """SGD with momentum and weight decay on every parameter, in one fused kernel; or Muon.
 
     Args:
         model: its parameters must already be on their device.
-        recipe: gives momentum, weight decay and the first learning rate.
+        recipe: gives the kind, momentum, weight decay and the first learning rate.
 
     Example:
         >>> optimizer = make_optimizer(nn.Linear(2, 2), Recipe(name="example"))
         >>> optimizer.defaults["momentum"], optimizer.defaults["weight_decay"]
         (0.9, 0.0005)
     """
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=learning_rate(recipe, 0),
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
+    settings: dict[str, Any] = {
+        "lr": learning_rate(recipe, 0),
+        "momentum": recipe.momentum,
+        "nesterov": recipe.nesterov,
+        "weight_decay": recipe.weight_decay,
+    }
+    if recipe.optimizer == "muon":
+        return Muon(model, **settings)
+    return torch.optim.SGD(model.parameters(), fused=True, **settings)
     # --8<-- [end:make_optimizer]
 
 
@@ -118,6 +121,7 @@ def train_epoch(
         noise = torch.Generator(device).manual_seed((number * 65_537 + world.rank) % 2**63)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
+    size = resolution(recipe, epoch)
     # Sums stay on the device; reading them once an epoch is the only synchronisation.
     sums = torch.zeros(2, device=device)
 
@@ -125,16 +129,15 @@ def train_epoch(
     for step, (x, y) in enumerate(batches(images, labels, recipe.batch_size, generator, world)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / steps)
-        x = augment(x, recipe.augmentation, noise)
-        if epoch < recipe.low_resolution_share * recipe.epochs:
-            x = shrink(x, recipe.low_resolution)
+        x = shrink(augment(x, recipe.augmentation, noise), size)
         x = x.to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
             loss = criterion(logits, y)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            optimizer.step()  # the matrix products in it, if there are any
         with torch.no_grad():
             sums += torch.stack((loss * len(y), (logits.argmax(1) == y).sum()))
         display.step(epoch, step + 1, steps, sums, (step + 1) * len(y))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifar_resnet.errors import InputError
-from cifar_resnet.recipe import RECIPES, Recipe, get_recipe, learning_rate
+from cifar_resnet.recipe import RECIPES, Recipe, get_recipe, learning_rate, resolution
 from cifar_resnet.record import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,11 +61,31 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "share", "stages", "sizes"),
+    [
+        (24, 0.0, 1, [32, 32, 32, 32, 32, 32]),
+        (24, 0.5, 1, [24, 24, 24, 32, 32, 32]),
+        (24, 0.51, 1, [24, 24, 24, 24, 32, 32]),
+        (16, 0.7, 2, [16, 16, 16, 24, 24, 32]),
+        (16, 0.5, 3, [16, 21, 27, 32, 32, 32]),
+        (32, 0.5, 2, [32, 32, 32, 32, 32, 32]),
+    ],
+)
+def test_images_grow_in_stages(low: int, share: float, stages: int, sizes: list[int]) -> None:
+    recipe = Recipe(
+        name="test", epochs=6, low_resolution=low,
+        low_resolution_share=share, low_resolution_stages=stages,
+    )  # fmt: skip
+    assert [resolution(recipe, epoch) for epoch in range(6)] == sizes
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("epochs", 0),
         ("batch_size", 1),
         ("learning_rate", 0.0),
+        ("optimizer", "adam"),
         ("schedule", "linear"),
         ("warmup_epochs", 200),
         ("momentum", 1.0),
@@ -74,6 +94,7 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
         ("low_resolution", 4),
         ("low_resolution", 40),
         ("low_resolution_share", 1.0),
+        ("low_resolution_stages", 0),
         ("crop_padding", -1),
         ("flip_probability", 1.5),
         ("erasing_probability", -0.1),

@@ -184,6 +184,28 @@ def test_compiled_code_trains_as_plain_code_does(
     assert compiled.compile_seconds > 5 * max(epoch.seconds for epoch in compiled.history)
 
 
+def test_evaluation_sees_images_of_the_size_trained_on_and_at_last_whole_ones(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+
+    class Network(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((self.training, x.shape[-1]))
+            return super().forward(x.mean((2, 3)))
+
+    monkeypatch.setattr(module, "build", lambda _: Network(3, 10))
+    recipe = replace(
+        RECIPE, epochs=3, batch_size=64,
+        low_resolution=16, low_resolution_share=0.99, low_resolution_stages=3,
+    )  # fmt: skip
+    fit(recipe, synthetic, cpu, out=tmp_path)
+    trained = [size for training, size in seen if training]
+    evaluated = [size for training, size in seen if not training]
+    assert trained == [16, 21, 27]
+    assert evaluated == [16, 21, 32, 32], "the last one: the images and their mirror images"
+
+
 def test_compiling_ahead_changes_nothing(cpu: Hardware) -> None:
     model = get_cifar_resnet()
     before = {name: value.clone() for name, value in model.state_dict().items()}

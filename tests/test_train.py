@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cifar_resnet.augment import augment
 from cifar_resnet.data import Dataset
 from cifar_resnet.networks import build
-from cifar_resnet.recipe import Recipe
+from cifar_resnet.recipe import OPTIMIZERS, Recipe
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import batches, make_optimizer, train_epoch
 
@@ -63,13 +63,17 @@ class Reads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_step_waits_for_the_device(synthetic: Dataset) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_no_step_waits_for_the_device(synthetic: Dataset, optimizer: str) -> None:
     """On a GPU a single read value a step would leave it idle; twice the steps read no more."""
+    recipe = Recipe(
+        name="test", epochs=2, batch_size=16, optimizer=optimizer,
+        low_resolution=24, low_resolution_share=0.5,
+    )  # fmt: skip
 
     def reads(images: int) -> int:
-        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-        recipe = Recipe(
-            name="test", epochs=2, batch_size=16, low_resolution=32, low_resolution_share=0.5
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
         )
         optimizer = make_optimizer(model, recipe)
         data = synthetic.train_images[:images], synthetic.train_labels[:images]

@@ -1,0 +1,84 @@
+"""Muon against its definition, written out with a singular value decomposition."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_resnet.muon import Muon, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16)])
+def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    turned = u.T @ orthogonal(matrix, iterations=5) @ vh.T
+    new = turned.diag()
+    torch.testing.assert_close(turned, new.diag(), rtol=0, atol=1e-4)
+    large = values > 0.1 * values[0]
+    assert new[large].min() > 0.6
+    assert new.max() < 1.3
+
+
+def test_nothing_becomes_nothing() -> None:
+    assert torch.equal(orthogonal(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10)
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_two_steps_by_hand(nesterov: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    ours, theirs = network(), network()
+    settings = {"lr": 0.1, "momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.01}
+    optimizer = Muon(ours, **settings)
+    filters, *rest = theirs.parameters()
+    sgd = torch.optim.SGD(rest, **settings)
+    momentum = torch.zeros_like(filters)
+    for _ in range(2):
+        images = torch.randn(4, 3, 8, 8, generator=generator)
+        for model in (ours, theirs):
+            model.zero_grad()
+            (model(images) ** 2).sum().backward()
+        optimizer.step()
+        sgd.step()
+        with torch.no_grad():
+            momentum = 0.8 * momentum + filters.grad
+            step = filters.grad + 0.8 * momentum if nesterov else momentum
+            filters *= 8**0.5 / filters.norm()
+            filters -= 0.1 * orthogonal(step.reshape(8, 27)).reshape(filters.shape)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_it_goes_on_from_a_saved_state() -> None:
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = network()
+    optimizer = Muon(model, lr=0.1)
+
+    def step(model: nn.Module, optimizer: Muon) -> torch.Tensor:
+        optimizer.zero_grad()
+        (model(images) ** 2).sum().backward()
+        optimizer.step()
+        return next(model.parameters()).detach().clone()
+
+    step(model, optimizer)
+    other = copy.deepcopy(model)
+    resumed = Muon(other, lr=0.1)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(step(model, optimizer), step(other, resumed))
+
+
+def test_the_precision_is_autocasts() -> None:
+    matrix = torch.randn(8, 27, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = orthogonal(matrix)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), orthogonal(matrix), rtol=0, atol=0.05)
