@@ -84,7 +84,7 @@ class Muon(torch.optim.SGD):
             "params": filters,
             "filter_momentum": momentum,
             "filter_nesterov": nesterov,
-            # Of what `step` puts in their gradients' place, SGD only subtracts the lr-fold.
+            # `step` puts the update in the gradient's place; SGD then only subtracts it.
             "momentum": 0.0,
             "nesterov": False,
             "weight_decay": 0.0,
@@ -100,9 +100,12 @@ class Muon(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; the gradients of convolutions are replaced by what was subtracted."""
+        """One step; the gradients of convolutions are replaced by their updates."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
         group = self.param_groups[0]
         for p in group["params"]:
+            if p.grad is None:
+                continue
             state = self.state[p]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
@@ -111,6 +114,7 @@ class Muon(torch.optim.SGD):
             update = orthogonal((ahead if group["filter_nesterov"] else average).flatten(1))
             p.mul_(math.sqrt(len(p)) / p.norm())
             p.grad.copy_(update.view(p.shape))
-        return super().step(closure)
+        super().step()
+        return loss
 
     # --8<-- [end:muon]

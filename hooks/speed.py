@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from itertools import accumulate
@@ -129,6 +129,24 @@ def fast(results: Results) -> str:
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def parts(results: Results, *names: str) -> str:
+    """What a fast recipe is made of, experiment by experiment: each arm's accuracy and time."""
+    head = ("实验", "一方", "轮数", "测试准确率", "次数", "训练用时")
+    lines = [head, ["---"] * len(head)]
+    for job in jobs(replace(experiment, seeds=(0,)) for experiment in select(list(names))):
+        group = Group(job.recipe, tuple(r for r in results.runs if r.recipe == job.recipe))
+        measured = [PENDING, "", ""]
+        if group.runs:
+            measured = [
+                percent(*group.spread(lambda run: run.metrics.accuracy)),
+                str(len(group.runs)),
+                duration(mean(run.train_seconds for run in group.runs)),
+            ]
+        arm = [f"`{job.experiment}`", f"`{job.arm.label}`", str(job.recipe.epochs)]
+        lines.append([*arm, *measured])
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def pace(results: Results) -> str:
     """Test accuracy over the time spent training, one line a recipe: its first seed."""
     if not results.groups:
@@ -153,6 +171,7 @@ def pace(results: Results) -> str:
     ]
     return figure(
         "每一轮结束时的测试准确率，横轴是到那时为止的训练用时，不含评估；每份配方画第一个种子。"
+        "用小图训练的轮次，也用同样大小的图评估。"
         "学习率要到末尾才降下来，中途的准确率不代表同样用时的短配方能到多少。",
         [
             Panel(

@@ -104,14 +104,14 @@ MUTATIONS = (
     _code(
         "Nesterov momentum",
         "train",
-        "nesterov=recipe.nesterov,",
-        "nesterov=True,",
+        '"nesterov": recipe.nesterov,',
+        '"nesterov": True,',
     ),
     _code(
         "no decay of the first layer",
         "train",
-        "        model.parameters(),\n",
-        "        list(model.parameters())[1:],\n",
+        "SGD(model.parameters(),",
+        "SGD(list(model.parameters())[1:],",
     ),
     _code(
         "schedule stepped per epoch",
@@ -120,6 +120,11 @@ MUTATIONS = (
         "float(epoch))",
         "tests/test_train.py",
     ),
+    _code("Muon's norm", "muon", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()"),
+    _code("Muon's iterations", "muon", "iterations: int = 3", "iterations: int = 5"),
+    _code("Muon's polynomial", "muon", "-4.7750", "-4.2500"),
+    _code("small images first", "recipe", "if epoch >= low_epochs", "if epoch < low_epochs"),
+    _code("stages of one length", "recipe", "int(stages * epoch /", "int(stages * (epoch + 1) /"),
     _code("linear schedule", "recipe", "(1 + math.cos(math.pi * progress)) / 2", "(1 - progress)"),
     _code(
         "the best epoch reported",

@@ -16,6 +16,7 @@ from macros import ON_RESULTS, expand
 from mkdocs.exceptions import PluginError
 from records import Results, read_results
 
+from cifar_resnet.experiments import jobs, select
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Record, write_record
 from cifar_resnet.results import FOLDERS
@@ -65,11 +66,19 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 3
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 18 | 94.00% ± 0.00% |  | 2 | 18 分钟 | 12 小时 |" in shown
+    assert "| `fast-cpu` | 19 | 94.00% ± 0.00% |  | 2 | 19 分钟 | 12 小时 |" in shown
     records = [replace(record, flip_averaged_accuracy=0.945) for record in records]
     results = read_results(publish(tmp_path, *records))
     assert "94.00% ± 0.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
     assert "翻转平均\n:   94.50%" in expand("{{ provenance() }}", results)
+    assert shown.count("待训练") == 2
+
+
+def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
+    sgd = next(job.recipe for job in jobs(select(["fast-cpu-parts"])) if job.arm.label == "sgd")
+    runs = [invented(sgd, seed, accuracy) for seed, accuracy in enumerate((0.87, 0.89))]
+    shown = expand('{{ parts("fast-cpu-parts") }}', read_results(publish(tmp_path, *runs)))
+    assert "| `fast-cpu-parts` | `sgd` | 7 | 88.00% ± 1.41% | 2 | 7 分钟 |" in shown
     assert shown.count("待训练") == 2
 
 
