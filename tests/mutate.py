@@ -124,7 +124,13 @@ MUTATIONS = (
     _code("Muon's iterations", "muon", "iterations: int = 3", "iterations: int = 5"),
     _code("Muon's polynomial", "muon", "-4.7750", "-4.2500"),
     _code("small images first", "recipe", "if epoch >= low_epochs", "if epoch < low_epochs"),
-    _code("stages of one length", "recipe", "int(stages * epoch /", "int(stages * (epoch + 1) /"),
+    _code(
+        "stages of unequal length",
+        "recipe",
+        "int(stages * epoch /",
+        "int(stages * (epoch + 1) /",
+        "tests/test_recipe.py",
+    ),
     _code("linear schedule", "recipe", "(1 + math.cos(math.pi * progress)) / 2", "(1 - progress)"),
     _code(
         "the best epoch reported",
