@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cifar_resnet.augment import augment, shrink
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, add_up, share
-from cifar_resnet.muon import Muon
+from cifar_resnet.optimizer import Muon
 from cifar_resnet.recipe import Recipe, learning_rate, resolution
 
 

@@ -120,9 +120,9 @@ MUTATIONS = (
         "float(epoch))",
         "tests/test_train.py",
     ),
-    _code("Muon's norm", "muon", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()"),
-    _code("Muon's iterations", "muon", "iterations: int = 3", "iterations: int = 5"),
-    _code("Muon's polynomial", "muon", "-4.7750", "-4.2500"),
+    _code("Muon's norm", "optimizer", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()"),
+    _code("Muon's iterations", "optimizer", "iterations: int = 3", "iterations: int = 5"),
+    _code("Muon's polynomial", "optimizer", "-4.7750", "-4.2500"),
     _code("small images first", "recipe", "if epoch >= low_epochs", "if epoch < low_epochs"),
     _code(
         "stages of unequal length",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_resnet.muon import Muon, orthogonal
+from cifar_resnet.optimizer import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16)])

@@ -40,7 +40,6 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
     # --8<-- [end:orthogonal]
 
 
-# --8<-- [start:muon]
 class Muon(torch.optim.SGD):
     """SGD, with a step of its own for convolutions.
 
@@ -116,5 +115,3 @@ class Muon(torch.optim.SGD):
             p.grad.copy_(update.view(p.shape))
         super().step()
         return loss
-
-    # --8<-- [end:muon]
