@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +28,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         >>> optimizer.defaults["momentum"], optimizer.defaults["weight_decay"]
         (0.9, 0.0005)
     """
-    settings: dict[str, Any] = {
-        "lr": learning_rate(recipe, 0),
-        "momentum": recipe.momentum,
-        "nesterov": recipe.nesterov,
-        "weight_decay": recipe.weight_decay,
-    }
     if recipe.optimizer == "muon":
-        return Muon(model, **settings)
-    return torch.optim.SGD(model.parameters(), fused=True, **settings)
+        return Muon(
+            model,
+            lr=learning_rate(recipe, 0),
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=learning_rate(recipe, 0),
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
     # --8<-- [end:make_optimizer]
 
 

@@ -104,14 +104,14 @@ MUTATIONS = (
     _code(
         "Nesterov momentum",
         "train",
-        '"nesterov": recipe.nesterov,',
-        '"nesterov": True,',
+        "nesterov=recipe.nesterov,\n        fused",
+        "nesterov=True,\n        fused",
     ),
     _code(
         "no decay of the first layer",
         "train",
-        "SGD(model.parameters(),",
-        "SGD(list(model.parameters())[1:],",
+        "        model.parameters(),\n",
+        "        list(model.parameters())[1:],\n",
     ),
     _code(
         "schedule stepped per epoch",
