@@ -48,6 +48,7 @@ def _code(what: str, module: str, old: str, new: str, *guards: str) -> Mutation:
 
 
 PAGES = ("tests/test_docs.py",)
+OPTIMIZER = "tests/test_optimizer.py"
 EVIDENCE = ("tests/test_evidence.py",)
 RUN = "results/runs/notes-cpu-*.json"
 STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
@@ -120,9 +121,11 @@ MUTATIONS = (
         "float(epoch))",
         "tests/test_train.py",
     ),
-    _code("Muon's norm", "optimizer", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()"),
-    _code("Muon's iterations", "optimizer", "iterations: int = 3", "iterations: int = 5"),
-    _code("Muon's polynomial", "optimizer", "-4.7750", "-4.2500"),
+    _code("Muon's norm", "optimizer", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()", OPTIMIZER),
+    _code(
+        "Muon's iterations", "optimizer", "iterations: int = 3", "iterations: int = 5", OPTIMIZER
+    ),
+    _code("Muon's polynomial", "optimizer", "-4.7750", "-4.2500", OPTIMIZER),
     _code("small images first", "recipe", "if epoch >= low_epochs", "if epoch < low_epochs"),
     _code(
         "stages of unequal length",

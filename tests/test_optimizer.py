@@ -82,3 +82,11 @@ def test_the_precision_is_autocasts() -> None:
         rounded = orthogonal(matrix)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), orthogonal(matrix), rtol=0, atol=0.05)
+
+
+def test_three_iterations_of_the_published_polynomial() -> None:
+    values = torch.tensor([0.8, 0.5, 0.3, 0.1])
+    expected = values / values.norm()
+    for _ in range(3):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    torch.testing.assert_close(orthogonal(values.diag()), expected.diag())
