@@ -88,8 +88,13 @@ def _group(group: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     The parameters are named, too, unless the group holds all there are.
     """
     settings = (
-        *("momentum", "dampening", "weight_decay", "nesterov", "maximize"),
-        *("filter_momentum", "filter_nesterov"),  # of Muon
+        "momentum",
+        "dampening",
+        "weight_decay",
+        "nesterov",
+        "maximize",
+        "filter_momentum",  # of Muon, as the next
+        "filter_nesterov",
     )
     held = {id(parameter) for parameter in group["params"]}
     names = [name for name, parameter in model.named_parameters() if id(parameter) in held]
