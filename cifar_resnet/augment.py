@@ -27,6 +27,8 @@ class Augmentation:
         crop_padding: zero pixels added on each side before a crop back to the original
             size (He et al. 2015, section 4.2, use 4); 0 switches the crop off.
         flip_probability: probability of a horizontal flip.
+        alternating_flip: flip half of the images in even epochs and the other half in odd ones
+            (`alternating_flip`), in place of flips by chance: flip_probability must be 0.
         erasing_probability: probability of erasing a rectangle (Zhong et al. 2020).
         erasing_area: smallest and largest erased share of the image's area.
         erasing_aspect: smallest and largest ratio of the rectangle's height to its width.
@@ -37,6 +39,7 @@ class Augmentation:
 
     crop_padding: int = 4
     flip_probability: float = 0.5
+    alternating_flip: bool = False
     erasing_probability: float = 0.5
     erasing_area: tuple[float, float] = (0.02, 0.4)
     erasing_aspect: tuple[float, float] = (0.3, 1 / 0.3)
@@ -122,6 +125,35 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
     draw = torch.rand(len(images), generator=generator, device=images.device)
     return torch.where((draw < probability)[:, None, None, None], images.flip(-1), images)
     # --8<-- [end:random_flip]
+
+
+# --8<-- [start:alternating_flip]
+def alternating_flip(images: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+    """Mirror a random half of the images in even epochs, the other half in odd ones.
+
+    Any two epochs in a row so show an image and its mirror image once each; flips by chance
+    show one of them twice half of the time (Jordan 2024, arXiv:2404.00498, section 3.6).
+
+    Args:
+        images: ``[N, C, H, W]``, all that there are to train on.
+        epoch: counted from 0.
+        generator: draws the halves, on the images' device; in the same state at every epoch.
+
+    Returns:
+        ``[N, C, H, W]`` in the dtype of ``images``.
+
+    Example:
+        >>> images = torch.tensor([[[[1, 2]]], [[[3, 4]]]])
+        >>> for epoch in range(3):
+        ...     print(alternating_flip(images, epoch, torch.Generator().manual_seed(0)).tolist())
+        [[[[2, 1]]], [[[3, 4]]]]
+        [[[[1, 2]]], [[[4, 3]]]]
+        [[[[2, 1]]], [[[3, 4]]]]
+    """
+    half = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    mirrored = half if epoch % 2 == 0 else ~half
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    # --8<-- [end:alternating_flip]
 
 
 # --8<-- [start:random_erasing]

@@ -115,7 +115,7 @@ def _degradation(depths: Iterable[int], **changes: Any) -> tuple[Arm, ...]:
 
 
 def _fast_cpu() -> tuple[Arm, ...]:
-    """Without Muon, with a batch size and a learning rate that suit SGD; without small images."""
+    """Without Muon (batch size and learning rate suit SGD), small images, alternating flips."""
     other: dict[str, dict[str, Any]] = {
         "everything": {},
         "sgd": {
@@ -126,6 +126,7 @@ def _fast_cpu() -> tuple[Arm, ...]:
             "momentum": 0.9,
         },
         "full-resolution": {"low_resolution_share": 0.0},
+        "random-flip": {"alternating_flip": False, "flip_probability": 0.5},
     }
     return tuple(Arm(label, "fast-cpu-short", change) for label, change in other.items())
 

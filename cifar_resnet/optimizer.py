@@ -15,7 +15,9 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
 
     Newton-Schulz iteration with the polynomial of Jordan et al. 2024
     (https://kellerjordan.github.io/posts/muon/): matrix products alone, in the precision that
-    autocast chooses. Values that are not tiny beside the norm end between about 0.7 and 1.2.
+    autocast chooses. All but two of them are of the small square matrix X X^T, of which each
+    iteration's factor is a polynomial, too. Values that are not tiny beside the norm end between
+    about 0.7 and 1.2.
 
     Args:
         matrix: float ``[rows, columns]``.
@@ -32,11 +34,16 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
     """
     a, b, c = _QUINTIC
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: Tensor = wide / (wide.norm() + 1e-7)
+    norm = wide.norm() + 1e-7
+    gram = wide @ wide.T / norm**2
+    product = torch.eye(len(wide), dtype=gram.dtype, device=wide.device) / norm
     for _ in range(iterations):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide is matrix else x.T
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    result: Tensor = product @ wide
+    return result if wide is matrix else result.T
     # --8<-- [end:orthogonal]
 
 
@@ -110,8 +117,9 @@ class Muon(torch.optim.SGD):
                 state["momentum_buffer"] = torch.zeros_like(p)
             average = state["momentum_buffer"].mul_(group["filter_momentum"]).add_(p.grad)
             ahead = p.grad.add(average, alpha=group["filter_momentum"])
-            update = orthogonal((ahead if group["filter_nesterov"] else average).flatten(1))
+            direction = (ahead if group["filter_nesterov"] else average).permute(0, 2, 3, 1)
+            update = orthogonal(direction.flatten(1))  # a view, as weights are channels_last
             p.mul_(math.sqrt(len(p)) / p.norm())
-            p.grad.copy_(update.view(p.shape))
+            p.grad.copy_(update.view(direction.shape).permute(0, 3, 1, 2))
         super().step()
         return loss

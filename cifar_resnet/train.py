@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from cifar_resnet.augment import augment, shrink
+from cifar_resnet.augment import alternating_flip, augment, shrink
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, add_up, share
 from cifar_resnet.optimizer import Muon
@@ -128,6 +128,9 @@ def train_epoch(
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
     size = resolution(recipe, epoch)
+    if recipe.augmentation.alternating_flip:
+        halves = torch.Generator(device).manual_seed(seed * 1_000_003 + recipe.epochs)
+        images = alternating_flip(images, epoch, halves)
     # Sums stay on the device; reading them once an epoch is the only synchronisation.
     sums = torch.zeros(2, device=device)
 

@@ -9,6 +9,7 @@ from cifar_resnet.augment import (
     MEAN,
     STD,
     Augmentation,
+    alternating_flip,
     augment,
     normalize,
     random_crop,
@@ -75,6 +76,17 @@ def test_flip_probability_and_exactness(generator: torch.Generator) -> None:
     assert (mirrored ^ same).all()
     assert float(mirrored.float().mean()) == pytest.approx(0.5, abs=0.03)
     assert torch.equal(random_flip(images, 0.0, generator), images)
+
+
+def test_alternating_flip_shows_both_sides_in_any_two_epochs() -> None:
+    images = position_batch(4000)
+    first, second, third = (
+        alternating_flip(images, epoch, torch.Generator().manual_seed(1)) for epoch in (0, 1, 2)
+    )
+    mirrored = (first == images.flip(-1)).all(dim=(1, 2, 3))
+    assert float(mirrored.float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert torch.equal(first, third)
+    assert torch.equal(second, first.flip(-1))
 
 
 @pytest.mark.parametrize("probability", [0.25, 1.0])

@@ -97,6 +97,7 @@ def test_images_grow_in_stages(low: int, share: float, stages: int, sizes: list[
         ("low_resolution_stages", 0),
         ("crop_padding", -1),
         ("flip_probability", 1.5),
+        ("alternating_flip", True),  # beside the flips by chance
         ("erasing_probability", -0.1),
         ("erasing_area", (0.4, 0.02)),
         ("erasing_aspect", (0.0, 1.0)),

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cifar_resnet.augment import augment
+from cifar_resnet.augment import Augmentation, augment
 from cifar_resnet.data import Dataset
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import OPTIMIZERS, Recipe
@@ -114,6 +114,33 @@ def test_only_the_first_epochs_are_of_low_resolution(synthetic: Dataset) -> None
             synthetic.train_images, synthetic.train_labels, epoch=epoch, seed=0,
         )  # fmt: skip
     assert seen == [(24, 24), (24, 24), (32, 32)]
+
+
+def test_flips_alternate_over_a_run(synthetic: Dataset) -> None:
+    """What the network sees of an epoch is the mirror image of what it saw of the one before."""
+    seen: list[torch.Tensor] = []
+
+    class Network(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.sort(0).values)  # in no order: each epoch shuffles anew
+            return super().forward(x.mean((2, 3)))
+
+    recipe = Recipe(
+        name="test", epochs=3, batch_size=64,
+        augmentation=Augmentation(
+            crop_padding=0, flip_probability=0.0, alternating_flip=True, erasing_probability=0.0
+        ),
+    )  # fmt: skip
+    model = Network(3, 10)
+    for epoch in range(recipe.epochs):
+        train_epoch(
+            model, make_optimizer(model, recipe), recipe,
+            synthetic.train_images[:64], synthetic.train_labels[:64], epoch=epoch, seed=0,
+        )  # fmt: skip
+    first, second, third = seen
+    assert torch.equal(second, first.flip(-1))
+    assert torch.equal(third, first)
+    assert not torch.equal(second, first)
 
 
 def test_bf16_trains_as_fp32_does() -> None:
