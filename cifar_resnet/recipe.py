@@ -218,7 +218,7 @@ def fast_cpu() -> Recipe:
     """
     return Recipe(
         name="fast-cpu",
-        epochs=23,
+        epochs=22,
         batch_size=256,
         optimizer="muon",
         learning_rate=0.08,
@@ -226,7 +226,7 @@ def fast_cpu() -> Recipe:
         momentum=0.85,
         nesterov=True,
         low_resolution=16,
-        low_resolution_share=0.78,
+        low_resolution_share=0.77,
         low_resolution_stages=2,
         augmentation=Augmentation(
             flip_probability=0.0, alternating_flip=True, erasing_probability=0.0
