@@ -90,7 +90,7 @@ gpu-figures:       ## on a machine with a GPU: benchmarks, then recipe fast and 
 	  --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT)
 
 gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side
-	$(TRAIN) experiments run notes surgery configuration degradation \
+	$(TRAIN) experiments run notes surgery configuration degradation precision \
 	  --device cuda --budget $(BUDGET) --jobs 4 --out $(OUT)
 
 lint: $(STAMP)     ## style and types

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,19 @@ _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison: a named recipe with some fields changed."""
+    """One side of a comparison: a named recipe with some fields changed.
+
+    Attributes:
+        label: in folder names and tables.
+        recipe: a key of `cifar_resnet.recipe.RECIPES`.
+        changes: fields and values, as for `get_recipe`.
+        precision: ``"fp32"`` or ``"bf16"`` where that is what is compared; else any will do.
+    """
 
     label: str
     recipe: str
     changes: dict[str, Any] = field(default_factory=dict, hash=False)
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,14 @@ class Job:
         return [
             *("train", self.arm.recipe, "--seed", str(self.seed), "--resume"),
             *(word for change in changes for word in ("--set", change)),
+            *(("--precision", self.arm.precision) if self.arm.precision else ()),
         ]
+
+    def answered_by(self, record: Record) -> bool:
+        """Whether a record is of this recipe in every field, this seed and this precision."""
+        return (record.recipe, record.seed) == (self.recipe, self.seed) and (
+            self.arm.precision in (None, record.hardware.precision)
+        )
 
 
 def _surgery(**changes: Any) -> tuple[Arm, ...]:
@@ -114,6 +130,10 @@ def _degradation(depths: Iterable[int], **changes: Any) -> tuple[Arm, ...]:
     )
 
 
+def _precision(**changes: Any) -> tuple[Arm, ...]:
+    return tuple(Arm(kind, "notes", changes, precision=kind) for kind in ("fp32", "bf16"))
+
+
 def _fast_cpu() -> tuple[Arm, ...]:
     """Without Muon (batch size and learning rate suit SGD), small images, alternating flips."""
     other: dict[str, dict[str, Any]] = {
@@ -146,6 +166,7 @@ def _fast() -> tuple[Arm, ...]:
 
 _SURGERY = "3x3 first convolution and no pooling keep detail that 32x32 images need"
 _CONFIGURATION = "each part of the training configuration earns its place"
+_PRECISION = "training in bf16 ends where training in float32 does"
 _DEGRADATION = "deeper plain networks train worse; residual ones do not"
 
 # In the order in which they run: what tells most for the least time comes first.
@@ -168,6 +189,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "fast-cpu", "94 % on two CPU cores in an hour", (Arm("run", "fast-cpu"),), (0, 1, 2)
     ),
+    Experiment(
+        "precision-cpu",
+        _PRECISION,
+        _precision(network="resnet20", epochs=5, warmup_epochs=1.0),
+        (0, 1, 2),
+    ),
     Experiment("fast-cpu-parts", "each part of the fast CPU recipes pays", _fast_cpu(), (0, 1, 2)),
     Experiment(
         "fast-short",
@@ -178,6 +205,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("fast", "96 % on a GPU in a minute", (Arm("run", "fast"),), (0, 1, 2, 3, 4)),
     Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
     Experiment("fast-parts", "each part of the fast recipe pays", _fast(), (0, 1, 2)),
+    Experiment("precision", _PRECISION, _precision(network="resnet20", epochs=20), (0, 1, 2)),
     Experiment("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
     Experiment("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
     Experiment("degradation", _DEGRADATION, _degradation((20, 32, 44, 56)), (0, 1, 2)),
@@ -238,18 +266,27 @@ def _records(folder: Path) -> Iterator[Record]:
 
 
 def missing(wanted: Iterable[Job], records: Iterable[Record]) -> list[Job]:
-    """The jobs that no record answers: same recipe in every field, same seed.
+    """The jobs that no record answers; one for a run that two experiments share.
 
     >>> len(missing(jobs(select(["notes"])), []))
     3
     """
-    done = {(record.recipe, record.seed) for record in records}
-    found = []
-    for job in wanted:  # two experiments may share a run
-        if (job.recipe, job.seed) not in done:
-            done.add((job.recipe, job.seed))
-            found.append(job)
-    return found
+    records = list(records)
+    found: dict[tuple[Recipe, int, str | None], Job] = {}
+    for job in wanted:
+        if not any(map(job.answered_by, records)):
+            found.setdefault((job.recipe, job.seed, job.arm.precision), job)
+    return list(found.values())
+
+
+@cache
+def compared_in_precision() -> frozenset[Recipe]:
+    """The recipes that are run in several precisions on purpose.
+
+    >>> get_recipe("notes") in compared_in_precision()
+    False
+    """
+    return frozenset(job.recipe for job in jobs(EXPERIMENTS) if job.arm.precision)
 
 
 def parse_budget(text: str) -> float:

@@ -17,7 +17,7 @@ from cifar_resnet.audit import bench_contradictions, commit_objection, contradic
 from cifar_resnet.bench import read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import EXPERIMENTS, jobs
+from cifar_resnet.experiments import EXPERIMENTS, compared_in_precision, jobs
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
 from cifar_resnet.record import Record, Software, read_record, software, write_record
@@ -65,7 +65,7 @@ def add(run: Path, results: Path) -> Path:
     if isinstance(record, Record):
         for path in target.parent.glob("*.json"):
             other = read_record(path)
-            if (other.recipe, other.seed) == (record.recipe, record.seed):
+            if _what_ran(other) == _what_ran(record):
                 raise InputError(f"{source}: {path} is published already, of this recipe and seed")
     write_record(record, target)
     return target
@@ -137,23 +137,27 @@ def _said_of(path: Path, problems: Iterable[str]) -> Iterator[str]:
         yield f"record {path} is malformed: {type(e).__name__}: {e}"
 
 
+def _what_ran(record: Record) -> tuple[Recipe, str | None, str, int]:
+    """What two published records must not share; the seed comes last."""
+    recipe = record.recipe
+    precision = record.hardware.precision if recipe in compared_in_precision() else None
+    return recipe, precision, record.data.eval_split, record.seed
+
+
 def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
     for other in others:
-        if (other.recipe, other.seed, other.data.eval_split) == (
-            record.recipe,
-            record.seed,
-            record.data.eval_split,
-        ):
+        if _what_ran(other) == _what_ran(record):
             yield f"{other.id} is of the same recipe and seed; keep one"
 
 
 def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:
     """Runs left out: of each recipe the first n seeds are published, whatever they reached."""
-    seeds: dict[Recipe, set[int]] = {}
+    seeds: dict[tuple[Recipe, str | None], set[int]] = {}
     for record in records:
-        if record.data.eval_split == "test":
-            seeds.setdefault(record.recipe, set()).add(record.seed)
-    for recipe, found in seeds.items():
+        recipe, precision, split, seed = _what_ran(record)
+        if split == "test":
+            seeds.setdefault((recipe, precision), set()).add(seed)
+    for (recipe, _), found in seeds.items():
         absent = sorted(set(range(len(found))) - found)
         if absent:
             yield f"recipe {recipe.name}: of {len(found)} runs seed {absent[0]} is not published"
@@ -163,6 +167,8 @@ def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
     """Runs of one experiment in different arithmetic: what is compared must not differ in it."""
     ran = {(r.recipe, r.seed): r for r in records if r.data.eval_split == "test"}
     for experiment in EXPERIMENTS:
+        if any(arm.precision for arm in experiment.arms):
+            continue
         found = [ran[key] for job in jobs([experiment]) if (key := (job.recipe, job.seed)) in ran]
         precisions = sorted({record.hardware.precision for record in found})
         if len(precisions) > 1:

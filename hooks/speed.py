@@ -130,11 +130,12 @@ def fast(results: Results) -> str:
 
 
 def parts(results: Results, *names: str) -> str:
-    """What a fast recipe is made of, experiment by experiment: each arm's accuracy and time."""
+    """Experiments arm by arm: accuracy and time of each, or 待训练."""
     head = ("实验", "一方", "轮数", "测试准确率", "次数", "训练用时")
     lines = [head, ["---"] * len(head)]
     for job in jobs(replace(experiment, seeds=(0,)) for experiment in select(list(names))):
-        group = Group(job.recipe, tuple(r for r in results.runs if r.recipe == job.recipe))
+        runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
+        group = Group(job.recipe, runs)
         measured = [PENDING, "", ""]
         if group.runs:
             measured = [

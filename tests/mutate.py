@@ -83,6 +83,13 @@ MUTATIONS = (
     ),
     _code("crop offsets", "augment", "0, 2 * padding + 1, (2, n)", "0, 2 * padding, (2, n)"),
     _code(
+        "flips that do not alternate",
+        "augment",
+        "half if epoch % 2 == 0 else ~half",
+        "half",
+        "tests/test_augment.py",
+    ),
+    _code(
         "standard deviation",
         "augment",
         "STD = (0.2470, 0.2435, 0.2616)",
@@ -94,7 +101,7 @@ MUTATIONS = (
         "no augmentation",
         "train",
         "augment(x, recipe.augmentation, noise)",
-        "augment(x, type(recipe.augmentation)(0, 0, 0), noise)",
+        "augment(x, type(recipe.augmentation)(0, 0, False, 0), noise)",
     ),
     _code(
         "no smoothing in the loss",

@@ -22,9 +22,11 @@ def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> 
     recipes = [job.recipe for job in jobs([experiment])]
     assert all(recipe.network in NETWORKS for recipe in recipes)
     assert len({recipe.epochs for recipe in recipes}) == 1, "same epochs within a comparison"
-    assert len(set(recipes)) == len(experiment.arms), "no two arms are the same"
+    different = {(arm.precision, job.recipe) for job in jobs([experiment]) for arm in [job.arm]}
+    assert len(different) == len(experiment.arms), "no two arms are the same"
     for job in jobs([experiment]):
         words = job.arguments()
+        assert job.arm.precision == (words[-1] if "--precision" in words else None)
         changed = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
         assert get_recipe(words[1], **commands._changes(changed)) == job.recipe
 
@@ -50,6 +52,17 @@ def test_a_job_leaves_the_record_of_its_recipe(quick: tuple[Path, Job]) -> None:
     assert missing([job], [record]) == []
     other = Job("test", QUICK, 1)
     assert missing([job, other], [record]) == [other]
+
+
+def test_a_precision_that_is_compared_is_asked_for(quick: tuple[Path, Job]) -> None:
+    out, job = quick
+    record = read_record(out / job.folder / "record.json")
+    same, other = (
+        replace(job, arm=replace(QUICK, precision=kind))
+        for kind in (record.hardware.precision, "fp64")
+    )
+    assert missing([same, other], [record]) == [other]
+    assert missing([same, other], []) == [same, other]
 
 
 def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:

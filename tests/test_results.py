@@ -128,6 +128,22 @@ def test_runs_in_different_arithmetic_are_not_compared() -> None:
     assert "experiment surgery-cpu: its runs are in bf16 and fp32" in problem
 
 
+def test_runs_in_different_arithmetic_stand_side_by_side_where_they_are_compared() -> None:
+    (experiment,) = select(["precision-cpu"])
+    records = [
+        replace(record, hardware=replace(record.hardware, precision=job.arm.precision))
+        for job in jobs([experiment])
+        for record in [invented(job.recipe, job.seed, 0.5)]
+    ]
+    for at, record in enumerate(records):
+        assert list(results._twins(record, records[:at])) == []
+    assert len(list(results._twins(records[0], records))) == 1
+    assert list(results._mixed_precisions(records)) == []
+    assert list(results._missing_seeds(records)) == []
+    left_out = [r for r in records if (r.hardware.precision, r.seed) != ("bf16", 1)]
+    assert len(list(results._missing_seeds(left_out))) == 1
+
+
 def problems(results: Path, weights: Path) -> str:
     return "\n".join(check(results, weights))
 
