@@ -132,7 +132,7 @@ def alternating_flip(images: Tensor, epoch: int, generator: torch.Generator) -> 
     """Mirror a random half of the images in even epochs, the other half in odd ones.
 
     Any two epochs in a row so show an image and its mirror image once each; flips by chance
-    show one of them twice half of the time (Jordan 2024, arXiv:2404.00498, section 3.6).
+    show one of them twice half of the time (Jordan 2024, arXiv:2404.00498).
 
     Args:
         images: ``[N, C, H, W]``, all that there are to train on.

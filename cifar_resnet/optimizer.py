@@ -15,9 +15,9 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
 
     Newton-Schulz iteration with the polynomial of Jordan et al. 2024
     (https://kellerjordan.github.io/posts/muon/): matrix products alone, in the precision that
-    autocast chooses. All but two of them are of the small square matrix X X^T, of which each
-    iteration's factor is a polynomial, too. Values that are not tiny beside the norm end between
-    about 0.7 and 1.2.
+    autocast chooses. Each iteration multiplies by a polynomial in the small square matrix of
+    inner products of the rows, so that only the first and the last product are large. Values
+    that are not tiny beside the norm end between about 0.7 and 1.2.
 
     Args:
         matrix: float ``[rows, columns]``.
