@@ -34,25 +34,37 @@ def _spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[f
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
+def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool | None:
+    """Whether two means differ beyond the spread of the seeds; None if that is not known.
+
+    They do if the two intervals of mean ± standard deviation do not touch.
+
+    >>> apart((0.92, 0.01), (0.90, 0.005)), apart((0.92, 0.01), (0.90, None))
+    (True, None)
+    """
+    if a[1] is None or b[1] is None:
+        return None
+    return abs(a[0] - b[0]) > a[1] + b[1]
+
+
 def compare(
     runs: Arms, labels: dict[str, str], more: str, less: str, value: Callable[[Record], float]
 ) -> Finding:
-    """Whether one arm has more of something than another, beyond the spread of the seeds.
-
-    A difference counts if the two intervals of mean ± standard deviation do not touch.
-    """
+    """Whether one arm has more of something than another, beyond the spread of the seeds."""
     what = {accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
         value
     ]
-    (a, s), (b, t) = _spread(runs[more], value), _spread(runs[less], value)
-    pair = f"{what}：{labels[more]} {percent(a, s)}，{labels[less]} {percent(b, t)}"
-    gap = abs(a - b) * 100
-    if s is None or t is None:
+    first, second = _spread(runs[more], value), _spread(runs[less], value)
+    pair = f"{what}：{labels[more]} {percent(*first)}，{labels[less]} {percent(*second)}"
+    ahead = first[0] > second[0]
+    gap = abs(first[0] - second[0]) * 100
+    differ = apart(first, second)
+    if differ is None:
         return Finding(f"{pair}，相差 {gap:.2f} 个百分点；只有一个种子，先不下结论", None)
-    if abs(a - b) <= s + t:
+    if not differ:
         return Finding(f"{pair}，差别没有超出种子之间的波动，分不出高下", False)
-    word = "高" if a > b else "低"
-    return Finding(f"{pair}，前者{word} {gap:.2f} 个百分点，超出种子之间的波动", a > b)
+    word = "高" if ahead else "低"
+    return Finding(f"{pair}，前者{word} {gap:.2f} 个百分点，超出种子之间的波动", ahead)
 
 
 def _conditions(experiment: Experiment, runs: Arms) -> str:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
+from comparisons import apart
 from records import RECORDS, Group, Results
 from wording import OUTDATED, PENDING, date, device, duration, percent, precision
 
@@ -130,22 +131,37 @@ def fast(results: Results) -> str:
 
 
 def parts(results: Results, *names: str) -> str:
-    """Experiments arm by arm: accuracy and time of each, or 待训练."""
-    head = ("实验", "一方", "轮数", "测试准确率", "次数", "训练用时")
+    """Experiments arm by arm: accuracy, against that of the first arm, and time; or 待训练."""
+    head = ("实验", "一方", "轮数", "测试准确率", "比第一方", "次数", "训练用时")
     lines = [head, ["---"] * len(head)]
-    for job in jobs(replace(experiment, seeds=(0,)) for experiment in select(list(names))):
-        runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
-        group = Group(job.recipe, runs)
-        measured = [PENDING, "", ""]
-        if group.runs:
-            measured = [
-                percent(*group.spread(lambda run: run.metrics.accuracy)),
-                str(len(group.runs)),
-                duration(mean(run.train_seconds for run in group.runs)),
-            ]
-        arm = [f"`{job.experiment}`", f"`{job.arm.label}`", str(job.recipe.epochs)]
-        lines.append([*arm, *measured])
+    for experiment in select(list(names)):
+        first = None
+        for job in jobs([replace(experiment, seeds=(0,))]):
+            runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
+            group = Group(job.recipe, runs)
+            measured = [PENDING, "", "", ""]
+            if group.runs:
+                accuracy = group.spread(lambda run: run.metrics.accuracy)
+                measured = [
+                    percent(*accuracy),
+                    _against(first, accuracy) if first else "",
+                    str(len(group.runs)),
+                    duration(mean(run.train_seconds for run in group.runs)),
+                ]
+                if job.arm is experiment.arms[0]:
+                    first = accuracy
+            arm = [f"`{job.experiment}`", f"`{job.arm.label}`", str(job.recipe.epochs)]
+            lines.append([*arm, *measured])
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _against(first: tuple[float, float | None], other: tuple[float, float | None]) -> str:
+    """By how much another arm is better or worse, if that is more than the seeds' spread."""
+    differ = apart(first, other)
+    if differ is None:
+        return "种子太少"
+    word = "高" if other[0] > first[0] else "低"
+    return f"{word} {abs(other[0] - first[0]) * 100:.2f} 个百分点" if differ else "分不出高下"
 
 
 def pace(results: Results) -> str:

@@ -76,11 +76,31 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
 
 
 def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
-    sgd = next(job.recipe for job in jobs(select(["fast-cpu-parts"])) if job.arm.label == "sgd")
-    runs = [invented(sgd, seed, accuracy) for seed, accuracy in enumerate((0.87, 0.89))]
-    shown = expand('{{ parts("fast-cpu-parts") }}', read_results(publish(tmp_path, *runs)))
-    assert "| `fast-cpu-parts` | `sgd` | 7 | 88.00% ± 1.41% | 2 | 7 分钟 |" in shown
-    assert shown.count("待训练") == 3
+    arms = {job.arm.label: job.recipe for job in jobs(select(["fast-cpu-parts"]))}
+    measured = {
+        "everything": (0.91, 0.92),
+        "sgd": (0.87, 0.89),
+        "full-resolution": (0.93,),
+        "random-flip": (0.90, 0.92),
+    }
+    runs = [
+        replace(invented(arms[arm], seed, accuracy), id=f"{arm}-{seed}")
+        for arm, values in measured.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+    def row(label: str, results: Results) -> str:
+        lines = expand('{{ parts("fast-cpu-parts") }}', results).splitlines()
+        return next(line for line in lines if f"`{label}`" in line).split("`", 4)[-1]
+
+    results = read_results(publish(tmp_path / "all", *runs))
+    assert row("everything", results) == " | 7 | 91.50% ± 0.71% |  | 2 | 7 分钟 |"
+    assert row("sgd", results) == " | 7 | 88.00% ± 1.41% | 低 3.50 个百分点 | 2 | 7 分钟 |"
+    assert "| 种子太少 | 1 |" in row("full-resolution", results)
+    assert "| 分不出高下 | 2 |" in row("random-flip", results)
+    alone = read_results(publish(tmp_path / "one", *runs[2:4]))
+    assert "待训练" in row("everything", alone)
+    assert row("sgd", alone) == " | 7 | 88.00% ± 1.41% |  | 2 | 7 分钟 |"
 
 
 def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
