@@ -237,7 +237,7 @@ def fast_cpu() -> Recipe:
 def fast_cpu_short() -> Recipe:
     """The note's network as good as two CPU cores get it in about 20 minutes.
 
-    Reached 91.2 % on the test images. As ``fast-cpu``, with seven epochs, of which only the
+    Reached 91.1 % on the test images. As ``fast-cpu``, with seven epochs, of which only the
     last sees 32x32 images.
     """
     return replace(fast_cpu(), name="fast-cpu-short", epochs=7, low_resolution_share=0.8)
