@@ -14,7 +14,7 @@ from records import RECORDS, Group, Results
 from wording import OUTDATED, PENDING, date, device, duration, percent, precision
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
-from cifar_resnet.experiments import jobs, select
+from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.recipe import RECIPES
 from cifar_resnet.record import Record
 
@@ -132,27 +132,32 @@ def fast(results: Results) -> str:
 
 def parts(results: Results, *names: str) -> str:
     """Experiments arm by arm: accuracy, against that of the first arm, and time; or 待训练."""
-    head = ("实验", "一方", "轮数", "测试准确率", "比第一方", "次数", "训练用时")
+    return "\n".join(_arms(results, experiment) for experiment in select(list(names)))
+
+
+def _arms(results: Results, experiment: Experiment) -> str:
+    head = ("一方", "测试准确率", "比第一方", "次数", "训练用时")
     lines = [head, ["---"] * len(head)]
-    for experiment in select(list(names)):
-        first = None
-        for job in jobs([replace(experiment, seeds=(0,))]):
-            runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
-            group = Group(job.recipe, runs)
-            measured = [PENDING, "", "", ""]
-            if group.runs:
-                accuracy = group.spread(lambda run: run.metrics.accuracy)
-                measured = [
-                    percent(*accuracy),
-                    _against(first, accuracy) if first else "",
-                    str(len(group.runs)),
-                    duration(mean(run.train_seconds for run in group.runs)),
-                ]
-                if job.arm is experiment.arms[0]:
-                    first = accuracy
-            arm = [f"`{job.experiment}`", f"`{job.arm.label}`", str(job.recipe.epochs)]
-            lines.append([*arm, *measured])
-    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    first = None
+    arms = jobs([replace(experiment, seeds=(0,))])
+    for job in arms:
+        runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
+        group = Group(job.recipe, runs)
+        measured = [PENDING, "", "", ""]
+        if runs:
+            accuracy = group.spread(lambda run: run.metrics.accuracy)
+            measured = [
+                percent(*accuracy),
+                _against(first, accuracy) if first else "",
+                str(len(runs)),
+                duration(mean(run.train_seconds for run in runs)),
+            ]
+            if job is arms[0]:
+                first = accuracy
+        lines.append([f"`{job.arm.label}`", *measured])
+    (epochs,) = {job.recipe.epochs for job in arms}
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"\n实验 `{experiment.name}`，每方 {epochs} 轮：\n\n{rows}\n"
 
 
 def _against(first: tuple[float, float | None], other: tuple[float, float | None]) -> str:
