@@ -215,7 +215,8 @@ def figure(
         f'<figure class="chart{" chart-wide" if wide else ""}">'
         + (f'<ul class="legend">{keys}</ul>' if keys else "")
         + f'<div class="panels">{charts}</div><figcaption>{escape(caption)}</figcaption>'
-        + f'<details class="data"><summary>数据表</summary>{table}</details></figure>'
+        + '<details class="data" data-search-exclude>'
+        + f"<summary>数据表</summary>{table}</details></figure>"
     )
 
 

@@ -345,10 +345,10 @@ def _old(group: Group, results: Results) -> str:
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, so that MkDocs checks its links; no cell wraps, a wide table scrolls."""
+    """Markdown, so that MkDocs checks its links; wide, so that it scrolls; not searched."""
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f'\n<div class="unbroken" markdown="1">\n\n{table}\n\n</div>\n'
+    return f'\n<div class="unbroken" data-search-exclude markdown="1">\n\n{table}\n\n</div>\n'
 
 
 def _pending(why: str) -> str:

@@ -270,7 +270,7 @@ MUTATIONS = (
         "    if True:\n",
         EVIDENCE,
     ),
-    Mutation("spread ignored", "hooks/comparisons.py", "<= s + t:", "<= 0:", EVIDENCE),
+    Mutation("spread ignored", "hooks/comparisons.py", "> a[1] + b[1]", "> 0", EVIDENCE),
 )
 
 
