@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from statistics import mean, median, stdev
+from statistics import median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from findings import Finding, Shown
+from records import spread
 from wording import percent
 
 from cifar_resnet.bench import training_flops
@@ -29,11 +30,6 @@ def calibration_error(run: Record) -> float:
     return run.metrics.calibration_error
 
 
-def _spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[float, float | None]:
-    values = [value(run) for run in runs]
-    return mean(values), stdev(values) if len(values) > 1 else None
-
-
 def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool | None:
     """Whether two means differ beyond the spread of the seeds; None if that is not known.
 
@@ -54,7 +50,7 @@ def compare(
     what = {accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
         value
     ]
-    first, second = _spread(runs[more], value), _spread(runs[less], value)
+    first, second = spread(runs[more], value), spread(runs[less], value)
     pair = f"{what}：{labels[more]} {percent(*first)}，{labels[less]} {percent(*second)}"
     ahead = first[0] > second[0]
     gap = abs(first[0] - second[0]) * 100
@@ -108,14 +104,14 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
     rows, cells = [], []
     costs = len({group[0].recipe.network for group in runs.values()}) > 1
     for label, group in runs.items():
-        middle, deviation = _spread(group, accuracy)
+        middle, deviation = spread(group, accuracy)
         rows.append((labels[label], middle, percent(middle)))
         cells.append(
             [
                 labels[label],
                 percent(middle, deviation),
-                percent(*_spread(group, _train_accuracy)),
-                percent(*_spread(group, calibration_error)),
+                percent(*spread(group, _train_accuracy)),
+                percent(*spread(group, calibration_error)),
                 str(len(group)),
             ]
         )
@@ -192,7 +188,7 @@ def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
 
 def _underfitted(runs: Sequence[Record]) -> str:
     """What runs that do not fit their training images yet cannot tell of regularisation."""
-    seen, test = _spread(runs, _train_accuracy)[0], _spread(runs, accuracy)[0]
+    seen, test = spread(runs, _train_accuracy)[0], spread(runs, accuracy)[0]
     if seen > test:
         return ""
     return (
@@ -233,7 +229,7 @@ def _error_curves(runs: Arms) -> str:
                     points = [(e.epoch, 1 - getattr(e, f"{part}_accuracy")) for e in run.history]
                     lines.append(Line(f"{shade} {style}", points))
         for label in names:
-            last[label] = [_spread(runs[label], v) for v in (_train_accuracy, accuracy)]
+            last[label] = [spread(runs[label], v) for v in (_train_accuracy, accuracy)]
         told = "；".join(
             f"{DEPTHS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
             for label in names

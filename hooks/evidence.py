@@ -141,8 +141,7 @@ def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
     """The finished runs of each arm."""
     found: Arms = {arm.label: [] for arm in experiment.arms}
     for job in jobs([experiment]):
-        wanted = job.recipe
-        found[job.arm.label] += [r for r in runs if (r.recipe, r.seed) == (wanted, job.seed)]
+        found[job.arm.label] += filter(job.answered_by, runs)
     return found
 
 

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,12 @@ from cifar_resnet.results import ANALYSES, BENCHMARKS, FOLDERS, objection, outda
 RECORDS = "records"  # the folder of their copies in the site
 
 
+def spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation over some runs; no deviation for a single run."""
+    values = [value(run) for run in runs]
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs of one recipe that differ in their seeds only (and in where they ran)."""
@@ -35,9 +41,8 @@ class Group:
         return f"{self.recipe.name}，{self.recipe.epochs} 轮"
 
     def spread(self, value: Callable[[Record], float]) -> tuple[float, float | None]:
-        """Mean and sample standard deviation over the runs; no deviation for a single run."""
-        values = [value(run) for run in self.runs]
-        return mean(values), stdev(values) if len(values) > 1 else None
+        """`spread` of these runs."""
+        return spread(self.runs, value)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """The page on speed, drawn from the benchmarks' records alone."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from itertools import accumulate
 from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
-from comparisons import apart
-from records import RECORDS, Group, Results
+from comparisons import accuracy, apart
+from evidence import arms
+from records import RECORDS, Group, Results, spread
 from wording import OUTDATED, PENDING, date, device, duration, percent, precision
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
@@ -138,35 +139,31 @@ def parts(results: Results, *names: str) -> str:
 def _arms(results: Results, experiment: Experiment) -> str:
     head = ("一方", "测试准确率", "比第一方", "次数", "训练用时")
     lines = [head, ["---"] * len(head)]
-    first = None
-    arms = jobs([replace(experiment, seeds=(0,))])
-    for job in arms:
-        runs = tuple(r for r in results.runs if replace(job, seed=r.seed).answered_by(r))
-        group = Group(job.recipe, runs)
+    found = arms(experiment, results.runs)
+    first, *_ = found.values()
+    for label, runs in found.items():
         measured = [PENDING, "", "", ""]
         if runs:
-            accuracy = group.spread(lambda run: run.metrics.accuracy)
             measured = [
-                percent(*accuracy),
-                _against(first, accuracy) if first else "",
+                percent(*spread(runs, accuracy)),
+                _against(first, runs) if first and runs is not first else "",
                 str(len(runs)),
                 duration(mean(run.train_seconds for run in runs)),
             ]
-            if job is arms[0]:
-                first = accuracy
-        lines.append([f"`{job.arm.label}`", *measured])
-    (epochs,) = {job.recipe.epochs for job in arms}
+        lines.append([f"`{label}`", *measured])
+    (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"\n实验 `{experiment.name}`，每方 {epochs} 轮：\n\n{rows}\n"
 
 
-def _against(first: tuple[float, float | None], other: tuple[float, float | None]) -> str:
+def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:
     """By how much another arm is better or worse, if that is more than the seeds' spread."""
-    differ = apart(first, other)
+    a, b = spread(first, accuracy), spread(runs, accuracy)
+    differ = apart(a, b)
     if differ is None:
         return "种子太少"
-    word = "高" if other[0] > first[0] else "低"
-    return f"{word} {abs(other[0] - first[0]) * 100:.2f} 个百分点" if differ else "分不出高下"
+    word = "高" if b[0] > a[0] else "低"
+    return f"{word} {abs(b[0] - a[0]) * 100:.2f} 个百分点" if differ else "分不出高下"
 
 
 def pace(results: Results) -> str:
