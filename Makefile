@@ -61,7 +61,7 @@ experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BU
 
 publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
 	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +) \
-	  $$(find $(OUT) -path '*/bench/*.json')
+	  $$(find $(OUT) -path '*/bench/*.json' -o -path '*/analyses/*.json')
 
 propose:        ## open a pull request with the new records in results/, from branch BRANCH
 	git switch --create $(BRANCH)
@@ -79,14 +79,17 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 	$(BIN)/python -m tests.lighthouse
 
 # Pieces of the GPU's work; run them again until `experiments status` shows nothing open. They
-# install nothing: a cluster's own Python has the right torch, and often no network.
+# install nothing: a cluster's own Python has the right torch, and often no network. Benchmarks
+# are a piece of their own, since BUDGET counts for the runs alone.
 TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
-gpu-figures:       ## on a machine with a GPU: benchmarks, then recipe fast and its parts, one by one
+gpu-figures:       ## on a machine with a GPU: benchmarks; the next time recipe fast and its parts
+	measured=; \
 	for network in resnet18 resnet20; do \
-	  ls $(OUT)/cuda/bench/$$network-* >/dev/null 2>&1 || \
+	  ls $(OUT)/cuda/bench/$$network-* >/dev/null 2>&1 && continue; \
 	  $(TRAIN) bench --device cuda --network $$network --out $(OUT)/cuda/bench || exit 1; \
-	done
-	$(TRAIN) experiments run fast fast-short fast-parts \
+	  measured=yes; \
+	done; \
+	test -n "$$measured" || $(TRAIN) experiments run fast fast-short fast-parts \
 	  --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT)
 
 gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side

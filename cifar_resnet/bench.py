@@ -12,7 +12,7 @@ precision. Warm-up and compilation come before the first round and are reported 
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ class BenchRecord:
         augment: augmentation alone, images/s in each round.
         first_step_seconds: from the built network to the end of its first step,
             compilation included.
-        peak_bytes: the process's largest memory (CPU) or the largest allocation (GPU).
+        peak_bytes: the process's largest memory (CPU), or what our loop allocated at most (GPU).
         checksum: SHA-256 over everything else.
     """
 
@@ -104,6 +104,7 @@ def bench(
     _step(reference, 2)
 
     torch.compiler.reset()
+    before = _allocated(device)
     with warnings.catch_warnings(), inductor.patch(force_disable_caches=True):
         warnings.simplefilter("ignore")  # about the caches, which would hide the time to compile
         begin = time.perf_counter()
@@ -111,6 +112,7 @@ def bench(
         ours(1)
         first_step = time.perf_counter() - begin
     ours(3)
+    peak = _peak_bytes(device) - before
 
     generator = torch.Generator(device).manual_seed(0)
     batch = images[: recipe.batch_size].to(device)
@@ -125,12 +127,12 @@ def bench(
         measured["augment"].append(
             done
             / seconds(
-                lambda: [augment(batch, recipe.augmentation, generator) for _ in range(steps)],
+                lambda: _repeat(lambda: augment(batch, recipe.augmentation, generator), steps),
                 device,
             )
         )
         measured["ceiling"].append(
-            2 * size**3 * steps / seconds(lambda: [a @ a for _ in range(steps)], device)
+            2 * size**3 * steps / seconds(lambda: _repeat(lambda: a @ a, steps), device)
         )
     where = hardware.name.replace(" ", "-").lower()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -149,7 +151,7 @@ def bench(
         flops=training_flops(recipe.network),
         augment=tuple(measured["augment"]),
         first_step_seconds=first_step,
-        peak_bytes=_peak_bytes(device),
+        peak_bytes=peak,
     )
 
 
@@ -237,6 +239,20 @@ def _step(loop: Iterator[None], count: int) -> None:
     for _ in range(count):
         next(loop)
     torch.backends.cudnn.allow_tf32 = not forbidden
+
+
+def _repeat(work: Callable[[], object], times: int) -> None:
+    """Call again and again, without keeping what comes back."""
+    for _ in range(times):
+        work()
+
+
+def _allocated(device: torch.device) -> int:
+    """What is allocated on a GPU, where `_peak_bytes` starts anew from here."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def _peak_bytes(device: torch.device) -> int:

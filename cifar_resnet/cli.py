@@ -45,10 +45,22 @@ def _parser() -> _Parser:
         "--precision", help="bf16 or fp32 (default: bf16 where the hardware multiplies it)"
     )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    compiling = _Parser(add_help=False)
+    compiling.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile the network (default: for five epochs and more, if a measurement "
+        "before the first epoch finds it faster)",
+    )
+    compiling.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="with --compile, on a GPU: replay its code as CUDA graphs",
+    )
 
     train = subcommands.add_parser(
         "train",
-        parents=[data, machine],
+        parents=[data, machine, compiling],
         help="train a recipe and write a run record",
         description="Train a recipe; write checkpoint.pt, weights.safetensors and record.json.",
     )
@@ -66,12 +78,6 @@ def _parser() -> _Parser:
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)"
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="torch.compile the network (default: for five epochs and more, if a measurement "
-        "before the first epoch finds it faster)",
-    )
     train.set_defaults(run=commands.train)
 
     evaluate = subcommands.add_parser(
@@ -125,7 +131,7 @@ def _parser() -> _Parser:
     listed.set_defaults(run=commands.experiments_list)
     status = actions.add_parser("status", help="how far the experiments are")
     status.set_defaults(run=commands.experiments_status)
-    run = actions.add_parser("run", parents=[machine], help="run what is still missing")
+    run = actions.add_parser("run", parents=[machine, compiling], help="run what is still missing")
     run.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
     run.add_argument("--budget", default="inf", help="stop by then, such as 9m (default: never)")
@@ -133,9 +139,6 @@ def _parser() -> _Parser:
         "--again", action="store_true", help="repeat what is published, and compare with it"
     )
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
-    run.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"
-    )
     run.set_defaults(run=commands.experiments_run)
     for action in (status, run):
         action.add_argument(
@@ -167,15 +170,12 @@ def _parser() -> _Parser:
     analyze.set_defaults(run=commands.analyze)
 
     bench = subcommands.add_parser(
-        "bench", parents=[machine], help="how fast training is, beside the plain loop"
+        "bench", parents=[machine, compiling], help="how fast training is, beside the plain loop"
     )
     bench.add_argument("--network", "--model", default="resnet18", help="default: resnet18")
     bench.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
-    bench.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="as in cifar-resnet train"
-    )
     bench.add_argument(
         "--out", type=Path, metavar="DIR", help="for the record (default: results/bench)"
     )

@@ -27,7 +27,11 @@ def train(args: argparse.Namespace) -> None:
 
     compiled = False if args.compile is None and recipe.epochs < 5 else args.compile
     hardware = detect(
-        local_device(args.device), precision=args.precision, threads=args.threads, compile=compiled
+        local_device(args.device),
+        precision=args.precision,
+        threads=args.threads,
+        compile=compiled,
+        cuda_graphs=args.cuda_graphs,
     )
     data = load(args.data, val=args.val)
     out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
@@ -214,11 +218,14 @@ def experiments_run(args: argparse.Namespace) -> None:
         options += [] if value is None else [f"--{name}", str(value)]
     if args.compile is not None:
         options.append("--compile" if args.compile else "--no-compile")
-    published = finished([args.results / "runs"])
-    queue = missing(wanted, finished([args.out]) + ([] if args.again else published))
+    if args.cuda_graphs:
+        options.append("--cuda-graphs")
+    published, done = finished([args.results / "runs"]), finished([args.out])
+    queue = missing(wanted, done + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
-    failed = run(queue, args.out, options=options, budget=budget, parallel=args.jobs)
+    known = [record for record in done if record.hardware.device == args.device]
+    failed = run(queue, args.out, options=options, known=known, budget=budget, parallel=args.jobs)
     if failed:
         logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
@@ -261,7 +268,11 @@ def bench(args: argparse.Namespace) -> None:
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--rounds and --steps must be at least 1")
     hardware = detect(
-        args.device, precision=args.precision, threads=args.threads, compile=args.compile
+        args.device,
+        precision=args.precision,
+        threads=args.threads,
+        compile=args.compile,
+        cuda_graphs=args.cuda_graphs,
     )
     recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)

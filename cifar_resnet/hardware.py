@@ -53,6 +53,7 @@ def detect(
     *,
     precision: str | None = None,
     compile: bool | None = None,
+    cuda_graphs: bool = False,
     threads: int | None = None,
 ) -> Hardware:
     """Choose settings for this machine; whatever is given is kept.
@@ -67,11 +68,13 @@ def detect(
         precision: ``"bf16"`` or ``"fp32"``.
         compile: use ``torch.compile``; default: whatever a measurement will find faster, where
             a compiler is at hand.
+        cuda_graphs: replay the compiled code as CUDA graphs.
         threads: CPU threads; default: ``OMP_NUM_THREADS`` if it is set; else, where the CPU
             trains, one for each core that nothing else keeps busy (`free_cores`).
 
     Raises:
-        InputError: if the device is not there, or the precision is unknown.
+        InputError: if the device is not there, if the precision is unknown, or for CUDA graphs
+            without a GPU or without ``compile``.
 
     Example:
         >>> detect("cpu", precision="fp32", compile=False).precision
@@ -90,6 +93,8 @@ def detect(
         raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
+    if cuda_graphs and not (kind == "cuda" and compile):
+        raise InputError("CUDA graphs replay compiled code on a GPU; add --device cuda --compile")
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= cores:
         raise InputError(f"threads must be from 1 to this machine's {cores}, not {threads}")
@@ -100,8 +105,9 @@ def detect(
         torch.set_num_threads(threads)
     if kind == "cpu":
         _keep_freed_memory()
-    else:  # what is called float32 is float32, in convolutions too
-        torch.backends.cudnn.allow_tf32 = False
+    else:
+        torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32
+        torch.backends.cudnn.benchmark = True  # few shapes, each many times
     return Hardware(
         device=device,
         name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
@@ -110,6 +116,7 @@ def detect(
         channels_last=True,
         compile=(None if _can_compile(device) else False) if compile is None else compile,
         yielding=yielding,
+        cuda_graphs=cuda_graphs,
     )
 
 

@@ -17,7 +17,7 @@ from cifar_resnet.recipe import Recipe, learning_rate, resolution
 
 # --8<-- [start:make_optimizer]
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with momentum and weight decay on every parameter, in one fused kernel; or Muon.
+    """SGD with momentum and weight decay on every parameter, in fused kernels; or Muon.
 
     Args:
         model: its parameters must already be on their device.

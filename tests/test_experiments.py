@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +65,30 @@ def test_a_precision_that_is_compared_is_asked_for(quick: tuple[Path, Job]) -> N
     )
     assert missing([same, other], [record]) == [other]
     assert missing([same, other], []) == [same, other]
+
+
+def test_how_to_compile_is_measured_once_for_runs_alike(
+    quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(quick[0] / quick[1].folder / "record.json")
+    graphs = replace(record.hardware, compile=True, cuda_graphs=True)
+    given: list[list[str]] = []
+
+    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+        given.append(options)
+        write_record(replace(record, hardware=graphs), out / job.folder / "record.json")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(experiments, "_start", start)
+    larger = replace(QUICK, changes=QUICK.changes | {"batch_size": 64})
+    queue = [Job("test", QUICK, 0), Job("test", QUICK, 1), Job("test", larger, 0)]
+    assert run(queue, tmp_path, options=["--device", "cuda"]) == []
+    settled = ["--compile", "--cuda-graphs"]
+    assert given == [["--device", "cuda"], [*settled, "--device", "cuda"], ["--device", "cuda"]]
+
+    known = [replace(record, hardware=replace(graphs, compile=False, cuda_graphs=False))]
+    assert run(queue, tmp_path, options=[], known=known) == []
+    assert given[3:] == [["--no-compile"], ["--no-compile"], []]
 
 
 def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:

@@ -56,6 +56,18 @@ def test_wrong_precision_and_threads_are_named() -> None:
             hardware.detect("cpu", threads=threads)
 
 
+def test_cuda_graphs_need_a_gpu_and_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="add --device cuda --compile"):
+        hardware.detect("cpu", compile=True, cuda_graphs=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    with pytest.raises(InputError, match="add --device cuda --compile"):
+        hardware.detect("cuda", compile=False, cuda_graphs=True)
+    assert hardware.detect("cuda", compile=True, cuda_graphs=True).cuda_graphs
+
+
 @pytest.mark.parametrize(
     ("later", "free"),
     [({0: 1.0, 1: 1.0}, 2), ({0: 1.0, 1: 0.01}, 1), ({0: 0.0, 1: 0.0}, 1)],
