@@ -55,14 +55,16 @@ class Experiment:
     Attributes:
         name: on the command line and in folder names.
         claim: what the notes say.
-        arms: what is compared; all of them train for the same number of epochs.
+        arms: what is compared.
         seeds: how often each arm is run.
+        equal: what all arms have the same of: ``"epochs"``, or roughly the ``"time"``.
     """
 
     name: str
     claim: str
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    equal: str = "epochs"
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         (0, 1, 2),
     ),
     Experiment("fast-cpu-parts", "each part of the fast CPU recipes pays", _fast_cpu(), (0, 1, 2)),
+    Experiment(
+        "fast-cpu-time",
+        "small images first reach more in the same time",
+        (
+            Arm("everything", "fast-cpu-short"),
+            Arm("full-resolution", "fast-cpu-short", {"low_resolution_share": 0.0, "epochs": 4}),
+        ),
+        (0, 1, 2),
+        equal="time",
+    ),
     Experiment(
         "fast-short",
         "95 % on a GPU in 25 seconds",

@@ -151,9 +151,10 @@ def _arms(results: Results, experiment: Experiment) -> str:
                 duration(mean(run.train_seconds for run in runs)),
             ]
         lines.append([f"`{label}`", *measured])
-    (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
+    epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
+    told = f"每方 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"\n实验 `{experiment.name}`，每方 {epochs} 轮：\n\n{rows}\n"
+    return f"\n实验 `{experiment.name}`，{told}：\n\n{rows}\n"
 
 
 def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:

@@ -23,7 +23,8 @@ OPTIONS = ["--data", "synthetic", "--threads", "1", "--no-compile"]
 def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> None:
     recipes = [job.recipe for job in jobs([experiment])]
     assert all(recipe.network in NETWORKS for recipe in recipes)
-    assert len({recipe.epochs for recipe in recipes}) == 1, "same epochs within a comparison"
+    if experiment.equal == "epochs":
+        assert len({recipe.epochs for recipe in recipes}) == 1
     different = {(arm.precision, job.recipe) for job in jobs([experiment]) for arm in [job.arm]}
     assert len(different) == len(experiment.arms), "no two arms are the same"
     for job in jobs([experiment]):
