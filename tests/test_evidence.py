@@ -3,19 +3,20 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import records
 from claims import CLAIMS
 from comparisons import DEPTHS, accuracy, compare
-from evidence import evidence
+from evidence import arms, evidence
 from macros import expand
 from mkdocs.exceptions import PluginError
 from records import Results, find_outdated, read_results
 
 from cifar_resnet.analysis import ANALYSES
-from cifar_resnet.experiments import Experiment, jobs, select
+from cifar_resnet.experiments import EXPERIMENTS, Experiment, jobs, select
 from cifar_resnet.record import Record
 from tests.site_build import ROOT, invented
 
@@ -154,6 +155,13 @@ def test_gradients_with_and_without_normalisation_are_both_judged() -> None:
 
 def verdict(box: str) -> str:
     return re.findall(r'class="verdict [^"]*">([^<]+)<', box)[0]
+
+
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.equal == "time"])
+def test_arms_of_equal_time_took_about_as_long(experiment: Experiment) -> None:
+    trained = [runs for runs in arms(experiment, PUBLISHED.runs).values() if runs]
+    times = [mean(run.train_seconds for run in runs) for runs in trained]
+    assert max(times, default=1.0) < 1.15 * min(times, default=1.0)
 
 
 def test_runs_of_another_recipe_do_not_count() -> None:
