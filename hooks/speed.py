@@ -137,7 +137,7 @@ def parts(results: Results, *names: str) -> str:
 
 
 def _arms(results: Results, experiment: Experiment) -> str:
-    head = ("一方", "测试准确率", "比第一方", "次数", "训练用时")
+    head = ("一方", "测试准确率", "比第一方", "训练用时", "次数")
     lines = [head, ["---"] * len(head)]
     found = arms(experiment, results.runs)
     first, *_ = found.values()
@@ -147,8 +147,8 @@ def _arms(results: Results, experiment: Experiment) -> str:
             measured = [
                 percent(*spread(runs, accuracy)),
                 _against(first, runs) if first and runs is not first else "",
-                str(len(runs)),
                 duration(mean(run.train_seconds for run in runs)),
+                str(len(runs)),
             ]
         lines.append([f"`{label}`", *measured])
     epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
