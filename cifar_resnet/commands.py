@@ -224,7 +224,8 @@ def experiments_run(args: argparse.Namespace) -> None:
     queue = missing(wanted, done + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
-    known = [record for record in done if record.hardware.device == args.device]
+    asked = args.compile is not None
+    known = [r for r in done if r.hardware.device == args.device and not asked]
     failed = run(queue, args.out, options=options, known=known, budget=budget, parallel=args.jobs)
     if failed:
         logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)

@@ -356,7 +356,9 @@ def run(
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
                 job = waiting.pop(0)
-                running[job] = _start(job, out, _compiled_as_before(job, records) + options)
+                begun = (out / job.folder / "checkpoint.pt").exists()  # and goes on as it began
+                told = [] if begun else _compiled_as_before(job, records)
+                running[job] = _start(job, out, told + options)
                 print(f"started   {job.folder}", flush=True)
             time.sleep(0.2)
             for job, process in list(running.items()):

@@ -66,7 +66,6 @@ def test_compiling_is_chosen_by_the_ratio_of_step_times(
 ) -> None:
     def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
         speedup = (graphs if hardware.cuda_graphs else compiled) if hardware.compile else 1.0
-
         calls = iter(range(100))
 
         def train(count: int) -> None:

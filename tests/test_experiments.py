@@ -91,6 +91,30 @@ def test_how_to_compile_is_measured_once_for_runs_alike(
     assert run(queue, tmp_path, options=[], known=known) == []
     assert given[3:] == [["--no-compile"], ["--no-compile"], []]
 
+    save_checkpoint(tmp_path / queue[0].folder / "checkpoint.pt", {})
+    assert run(queue[:1], tmp_path, options=[], known=known) == []
+    assert given[6:] == [[]], "what was begun goes on as it began"
+
+
+def test_a_wish_about_compiling_stands_against_earlier_runs(
+    quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = as_cifar10(read_record(quick[0] / quick[1].folder / "record.json"))
+    write_record(record, tmp_path / "out" / "one.json")
+    only = (Experiment("test", "a claim", (QUICK,), (0, 1)),)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", only)
+    known: list[list[str]] = []
+
+    def note(*_: object, **given: list[Record]) -> list[Job]:
+        known.append([found.id for found in given["known"]])
+        return []
+
+    monkeypatch.setattr(experiments, "run", note)
+    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for wish in ([], ["--no-compile"]):
+        assert cli.main(["experiments", "run", *here, *wish]) == 0
+    assert known == [[record.id], []]
+
 
 def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
     bad = Job("test", Arm("bad", "smoke", {"network": "vgg"}), 0)
