@@ -19,7 +19,7 @@ ifeq ($(PIP_EXTRA_INDEX_URL),)
 unexport PIP_EXTRA_INDEX_URL
 endif
 
-.PHONY: help install serve docs offline docs-update test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
+.PHONY: help install serve docs offline docs-update browser test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -44,6 +44,12 @@ offline: $(STAMP)  ## build resnet-notes.zip: unpack it and open index.html, no 
 	OFFLINE=true $(BIN)/mkdocs build --strict --site-dir .cache/offline/resnet-notes
 	cd .cache/offline && rm -f ../../resnet-notes.zip && \
 	  ../../$(BIN)/python -m zipfile -c ../../resnet-notes.zip resnet-notes
+
+browser:        ## what the tests of the site need: Chromium and a Chinese font (Debian, Ubuntu)
+	command -v chromium >/dev/null && fc-list :lang=zh | grep -q . || { \
+	  sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); $$sudo apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends \
+	    $$(command -v chromium >/dev/null || echo chromium) fontconfig fonts-noto-cjk; } >/dev/null
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

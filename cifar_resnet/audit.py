@@ -1,10 +1,10 @@
 """Does a record agree with itself, and with the commit that it names?"""
 
+import ast
 import hashlib
 import io
 import math
 import re
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,7 +14,7 @@ from statistics import median
 
 from cifar_resnet.bench import BenchRecord, training_flops
 from cifar_resnet.recipe import learning_rate
-from cifar_resnet.record import Record, Software
+from cifar_resnet.record import Record, Software, git
 
 # Training and evaluation images of CIFAR-10, by the split that is evaluated on.
 _IMAGES = {"test": (50_000, 10_000), "val": (45_000, 5_000)}
@@ -96,6 +96,47 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
         yield f"flops is not what {record.network} needs"
 
 
+# What decides the figures of a benchmark, by module.
+_MEASURING = {
+    "bench": ("bench", "reference_steps", "_Pictures", "_step", "_repeat", "_peak_bytes"),
+    "compiling": ("training_steps", "compiled"),
+    "train": ("train_epoch", "batches", "make_optimizer"),
+    "augment": ("augment", "random_crop", "random_flip", "random_erasing", "normalize"),
+}
+
+
+def measured_otherwise(record: BenchRecord) -> list[str]:
+    """Which code behind a benchmark has changed since it was measured, comments aside.
+
+    Args:
+        record: of a benchmark.
+
+    Returns:
+        Names of functions and classes; none where git has no history.
+    """
+    changed = []
+    for module, names in _MEASURING.items():
+        path = f"cifar_resnet/{module}.py"
+        then = git("show", f"{record.software.commit}:{path}")
+        if then is None:
+            continue
+        now = (Path(__file__).parent / f"{module}.py").read_bytes()
+        old, new = _definitions(then), _definitions(now)
+        changed += [f"{module}.{name}" for name in names if old.get(name) != new.get(name)]
+    return changed
+
+
+def _definitions(source: bytes) -> dict[str, str]:
+    """The functions and classes of a module without their docstrings."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if ast.get_docstring(node) is not None:
+                del node.body[0]
+            found[node.name] = ast.dump(node)
+    return found
+
+
 def _near(a: float, b: float, tolerance: float = 1e-5) -> bool:
     return math.isfinite(a) and abs(a - b) <= tolerance
 
@@ -125,7 +166,7 @@ def source_at(commit: str) -> str | None:
     Args:
         commit: any name that git knows.
     """
-    packed = _git("archive", "--format=tar", commit, "cifar_resnet")
+    packed = git("archive", "--format=tar", commit, "cifar_resnet")
     if packed is None:
         return None
     digest = hashlib.sha256()
@@ -139,16 +180,5 @@ def source_at(commit: str) -> str | None:
 
 @cache
 def _has_history() -> bool:
-    shallow = _git("rev-parse", "--is-shallow-repository")
+    shallow = git("rev-parse", "--is-shallow-repository")
     return shallow is not None and shallow.strip() == b"false"
-
-
-def _git(*arguments: str) -> bytes | None:
-    top = Path(__file__).parent.parent
-    if not (top / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", *arguments], cwd=top, capture_output=True)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -67,10 +67,12 @@ def sole_user(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
                 f"another process trains in {folder}; wait for it, or choose another --out"
             ) from error
+        except OSError:  # some network file systems know no locks
+            pass
         yield
 
 

@@ -165,7 +165,11 @@ def _parser() -> _Parser:
         help="a finished run, for its weights (default: the shipped weights)",
     )
     analyze.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the record (default: results/analyses)"
+        "--out",
+        type=Path,
+        default=Path("runs") / "analyses",
+        metavar="DIR",
+        help="for the record (default: runs/analyses)",
     )
     analyze.set_defaults(run=commands.analyze)
 

@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_resnet.errors import InputError
+
+if TYPE_CHECKING:
+    from cifar_resnet.record import Record
 
 
 def train(args: argparse.Namespace) -> None:
@@ -25,12 +30,11 @@ def train(args: argparse.Namespace) -> None:
     from cifar_resnet.hardware import detect
     from cifar_resnet.run import fit
 
-    compiled = False if args.compile is None and recipe.epochs < 5 else args.compile
     hardware = detect(
         local_device(args.device),
         precision=args.precision,
         threads=args.threads,
-        compile=compiled,
+        compile=args.compile,
         cuda_graphs=args.cuda_graphs,
     )
     data = load(args.data, val=args.val)
@@ -207,11 +211,14 @@ def experiments_status(args: argparse.Namespace) -> None:
 def experiments_run(args: argparse.Namespace) -> None:
     """Run what is missing within the budget."""
     from cifar_resnet.experiments import finished, jobs, missing, parse_budget, run, select
+    from cifar_resnet.hardware import find_device
 
-    wanted = jobs(select(args.names))
+    _needs_signals("experiments run")
     if args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {args.jobs}")
     budget = float("inf") if args.budget == "inf" else parse_budget(args.budget)
+    kind = find_device(args.device).partition(":")[0]
+    wanted = jobs(select(args.names, kind))
     options = []
     for name in ("data", "device", "precision", "threads"):
         value = getattr(args, name)
@@ -224,18 +231,34 @@ def experiments_run(args: argparse.Namespace) -> None:
     queue = missing(wanted, done + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
-    asked = args.compile is not None
-    known = [r for r in done if r.hardware.device == args.device and not asked]
-    failed = run(queue, args.out, options=options, known=known, budget=budget, parallel=args.jobs)
+    failed = run(
+        queue,
+        args.out,
+        options=options,
+        here=[] if args.compile is not None else done,
+        published=published,
+        budget=budget,
+        parallel=args.jobs,
+    )
     if failed:
         logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
     if args.again:
-        before = {(r.recipe, r.seed): f"{r.metrics.accuracy:.2%}" for r in published}
-        for record in finished([args.out / job.folder for job in wanted]):
-            old = before.get((record.recipe, record.seed), "not yet")
-            print(f"{record.id}: {record.metrics.accuracy:.2%}, published {old}")
+        again = finished([args.out])
+        for job in wanted:
+            new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
+            print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
+
+
+def _accuracy(records: "Iterable[Record]") -> str:
+    """Of the first one, if there is any."""
+    return next((f"{record.metrics.accuracy:.2%}" for record in records), "")
+
+
+def _needs_signals(command: str) -> None:
+    if os.name != "posix":
+        raise InputError(f"{command} works on Linux and macOS alone")
 
 
 def analyze(args: argparse.Namespace) -> None:
@@ -243,20 +266,13 @@ def analyze(args: argparse.Namespace) -> None:
     from cifar_resnet.analysis import analyze
     from cifar_resnet.data import load
     from cifar_resnet.record import write_record
-    from cifar_resnet.results import objection
 
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
-    publishable = objection(record) is None
-    path = _out(args.out, "analyses", publishable) / f"{record.id}.json"
+    path = args.out / f"{record.id}.json"
     write_record(record, path)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
     print(f"record {path}")
-
-
-def _out(given: Path | None, kind: str, publishable: bool) -> Path:
-    """Where a record goes: among what is published only if it may be."""
-    return given or Path("results" if publishable else "runs") / kind
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -266,6 +282,7 @@ def bench(args: argparse.Namespace) -> None:
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
 
+    _needs_signals("bench")
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--rounds and --steps must be at least 1")
     hardware = detect(
@@ -277,7 +294,8 @@ def bench(args: argparse.Namespace) -> None:
     )
     recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
-    path = _out(args.out, "bench", bool(record.software.clean)) / f"{record.id}.json"
+    place = "results" if record.software.clean else "runs"  # uncommitted code cannot publish
+    path = (args.out or Path(place) / "bench") / f"{record.id}.json"
     write_record(record, path)
     print(f"{summary(record)}\nrecord {path}")
 

@@ -28,7 +28,9 @@ def compiled(model: nn.Module, hardware: Hardware) -> Any:
     return torch.compile(model, dynamic=False, mode=mode)
 
 
-def fastest(hardware: Hardware, recipe: Recipe, *, rounds: int = 3) -> tuple[Hardware, float]:
+def fastest(
+    hardware: Hardware, recipe: Recipe, *, graphs: bool = True, rounds: int = 3
+) -> tuple[Hardware, float]:
     """Whether to compile, and on a GPU whether to replay CUDA graphs, as measured.
 
     That depends on the processor and the network: compiled code reads and writes less, but
@@ -37,6 +39,7 @@ def fastest(hardware: Hardware, recipe: Recipe, *, rounds: int = 3) -> tuple[Har
     Args:
         hardware: the device and the other settings.
         recipe: gives network, batch size, augmentation and loss.
+        graphs: whether CUDA graphs come into question.
         rounds: of some steps each way; the median of their ratios counts.
 
     Returns:
@@ -62,7 +65,7 @@ def fastest(hardware: Hardware, recipe: Recipe, *, rounds: int = 3) -> tuple[Har
             return 0.0
 
     choices = [replace(hardware, compile=True)]
-    if device.type == "cuda":
+    if device.type == "cuda" and graphs:
         choices.append(replace(hardware, compile=True, cuda_graphs=True))
     speedups = list(map(speedup, choices))
     best = max(speedups)

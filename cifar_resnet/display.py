@@ -55,7 +55,7 @@ class Terminal:
         self._tqdm = tqdm
         self._bar: tqdm | None = None
         self._epochs = epochs
-        self._start = time.perf_counter()
+        self._start = 0.0  # the end of the first step: what came before it says little of the rest
         self._first_epoch: int | None = None
         self._seen = 0
 
@@ -66,7 +66,7 @@ class Terminal:
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """Move the bar."""
         if self._first_epoch is None:
-            self._first_epoch = epoch
+            self._first_epoch, self._start = epoch, time.perf_counter()
         self._seen = seen
         if not self._live:
             return
@@ -79,10 +79,12 @@ class Terminal:
                 unit="step",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
             )
-        elapsed = time.perf_counter() - self._start
-        done = (epoch - self._first_epoch) * steps + step
-        left = (self._epochs - self._first_epoch) * steps - done
-        text = f"{done * seen / step / elapsed:.0f} img/s  ETA {_clock(left * elapsed / done)}"
+        timed = (epoch - self._first_epoch) * steps + step - 1
+        text = ""
+        if timed:
+            pace = (time.perf_counter() - self._start) / timed  # seconds a step
+            left = (self._epochs - self._first_epoch) * steps - timed - 1
+            text = f"{seen / step / pace:.0f} img/s  ETA {_clock(left * pace)}"
         if sums.device.type == "cpu":
             loss, right = sums.tolist()
             text = f"loss {loss / seen:.3f}  acc {right / seen:.1%}  {text}"

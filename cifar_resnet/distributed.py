@@ -46,6 +46,9 @@ def local_device(device: str | None) -> str | None:
     Args:
         device: what the user asked for, if anything.
 
+    Raises:
+        InputError: under ``torchrun``, if it is a certain GPU.
+
     Example:
         >>> local_device("cpu")
         'cpu'

@@ -15,19 +15,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cifar_resnet.checkpoint import load_checkpoint
+from cifar_resnet.checkpoint import load_checkpoint, sole_user
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import Recipe, assignments, get_recipe
 from cifar_resnet.record import Record, read_record, software
 
 # What `fast` may take for 95 %, and what its parts are tested in.
 _SHORT: dict[str, Any] = {"epochs": 24}
+_CORES = 2  # what the times of the fast CPU recipes are meant for
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 
 
@@ -58,6 +61,8 @@ class Experiment:
         arms: what is compared.
         seeds: how often each arm is run.
         equal: what all arms have the same of: ``"epochs"``, or roughly the ``"time"``.
+        device: ``"cpu"`` or ``"cuda"``, which it is meant for.
+        timed: whether its times count, too; on CPUs those of two cores.
     """
 
     name: str
@@ -65,15 +70,19 @@ class Experiment:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     equal: str = "epochs"
+    device: str = "cpu"
+    timed: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of an experiment."""
+    """One run of an experiment, on its kind of device, with so many threads if times count."""
 
     experiment: str
     arm: Arm
     seed: int
+    device: str = "cpu"
+    threads: int | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -91,13 +100,18 @@ class Job:
         return [
             *("train", self.arm.recipe, "--seed", str(self.seed), "--resume"),
             *(word for change in changes for word in ("--set", change)),
+            *(("--threads", str(self.threads)) if self.threads else ()),
             *(("--precision", self.arm.precision) if self.arm.precision else ()),
         ]
 
     def answered_by(self, record: Record) -> bool:
-        """Whether a record is of this recipe in every field, this seed and this precision."""
-        return (record.recipe, record.seed) == (self.recipe, self.seed) and (
-            self.arm.precision in (None, record.hardware.precision)
+        """Whether a record is of this recipe in every field, this seed and such hardware."""
+        used = record.hardware
+        return (
+            (record.recipe, record.seed) == (self.recipe, self.seed)
+            and used.device.partition(":")[0] == self.device
+            and self.threads in (None, used.threads)
+            and self.arm.precision in (None, used.precision)
         )
 
 
@@ -173,6 +187,8 @@ _CONFIGURATION = "each part of the training configuration earns its place"
 _PRECISION = "training in bf16 ends where training in float32 does"
 _DEGRADATION = "deeper plain networks train worse; residual ones do not"
 
+_on_gpu = partial(Experiment, device="cuda")
+
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1)),
@@ -189,9 +205,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "90 % on two CPU cores in 20 minutes",
         (Arm("run", "fast-cpu-short"),),
         (0, 1, 2),
+        timed=True,
     ),
     Experiment(
-        "fast-cpu", "94 % on two CPU cores in an hour", (Arm("run", "fast-cpu"),), (0, 1, 2)
+        "fast-cpu",
+        "94 % on two CPU cores in an hour",
+        (Arm("run", "fast-cpu"),),
+        (0, 1, 2),
+        timed=True,
     ),
     Experiment(
         "precision-cpu",
@@ -199,7 +220,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         _precision(network="resnet20", epochs=5, warmup_epochs=1.0),
         (0, 1, 2),
     ),
-    Experiment("fast-cpu-parts", "each part of the fast CPU recipes pays", _fast_cpu(), (0, 1, 2)),
+    Experiment(
+        "fast-cpu-parts",
+        "each part of the fast CPU recipes pays",
+        _fast_cpu(),
+        (0, 1, 2),
+        timed=True,
+    ),
     Experiment(
         "fast-cpu-time",
         "small images first reach more in the same time",
@@ -209,28 +236,40 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         ),
         (0, 1, 2),
         equal="time",
+        timed=True,
     ),
-    Experiment(
+    _on_gpu(
         "fast-short",
         "95 % on a GPU in 25 seconds",
         (Arm("run", "fast", _SHORT),),
         (0, 1, 2, 3, 4),
+        timed=True,
     ),
-    Experiment("fast", "96 % on a GPU in a minute", (Arm("run", "fast"),), (0, 1, 2, 3, 4)),
-    Experiment("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
-    Experiment("fast-parts", "each part of the fast recipe pays", _fast(), (0, 1, 2)),
-    Experiment("precision", _PRECISION, _precision(network="resnet20", epochs=20), (0, 1, 2)),
-    Experiment("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
-    Experiment("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
-    Experiment("degradation", _DEGRADATION, _degradation((20, 32, 44, 56)), (0, 1, 2)),
+    _on_gpu(
+        "fast",
+        "96 % on a GPU in a minute",
+        (Arm("run", "fast"),),
+        (0, 1, 2, 3, 4),
+        timed=True,
+    ),
+    _on_gpu("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
+    _on_gpu("fast-parts", "each part of the fast recipe pays", _fast(), (0, 1, 2), timed=True),
+    _on_gpu("precision", _PRECISION, _precision(network="resnet20", epochs=20), (0, 1, 2)),
+    _on_gpu("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
+    _on_gpu("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
+    _on_gpu("degradation", _DEGRADATION, _degradation((20, 32, 44, 56)), (0, 1, 2)),
 )
 
 
-def select(names: list[str]) -> list[Experiment]:
-    """The named experiments in the queue's order; all of them if none is named.
+def select(names: Sequence[str], device: str | None = None) -> list[Experiment]:
+    """The named experiments in the queue's order; if none is named, all, or the device's.
+
+    Args:
+        names: of experiments.
+        device: ``"cpu"`` or ``"cuda"``, where they are to run.
 
     Raises:
-        InputError: if a name is unknown.
+        InputError: if a name is unknown, or of an experiment for another device.
 
     Example:
         >>> [experiment.name for experiment in select(["surgery", "notes"])]
@@ -243,7 +282,14 @@ def select(names: list[str]) -> list[Experiment]:
     for name in names:
         if name not in known:
             raise InputError(f"experiment {name!r} is unknown; choose from: {', '.join(known)}")
-    return [e for e in EXPERIMENTS if not names or e.name in names]
+    chosen = [e for e in EXPERIMENTS if e.name in names]
+    for experiment in chosen:
+        if device not in (None, experiment.device):
+            raise InputError(
+                f"experiment {experiment.name!r} is for {experiment.device}, not {device}; give "
+                f"--device {experiment.device}, or train its recipe by itself"
+            )
+    return chosen or [e for e in EXPERIMENTS if device in (None, e.device)]
 
 
 def jobs(experiments: Iterable[Experiment]) -> list[Job]:
@@ -253,7 +299,13 @@ def jobs(experiments: Iterable[Experiment]) -> list[Job]:
     ['notes/run-seed0', 'notes/run-seed1', 'notes/run-seed2']
     """
     return [
-        Job(experiment.name, arm, seed)
+        Job(
+            experiment.name,
+            arm,
+            seed,
+            experiment.device,
+            _CORES if experiment.timed and experiment.device == "cpu" else None,
+        )
         for experiment in experiments
         for seed in experiment.seeds
         for arm in experiment.arms
@@ -324,7 +376,8 @@ def run(
     out: Path,
     *,
     options: list[str],
-    known: Iterable[Record] = (),
+    here: Iterable[Record] = (),
+    published: Sequence[Record] = (),
     budget: float = math.inf,
     parallel: int = 1,
     grace: float = 20.0,
@@ -332,32 +385,38 @@ def run(
     """Run jobs in processes of their own until they are done or the budget is spent.
 
     Whether compiling pays is measured once for each network, batch size and number of epochs:
-    the later runs are told what the first one found.
+    the later runs are told what the first one found. What is compared is run in the precision
+    of what is published.
 
     Args:
         queue: what to run, in order.
         out: folder of all runs; each job has one of its own in it, with its log.
         options: further words for ``cifar-resnet train``, such as ``["--device", "cuda"]``.
-        known: records of earlier runs on the same device.
+        here: records of earlier runs on this machine.
+        published: records of other machines, too.
         budget: seconds; a job that is not done by then is interrupted and resumes later.
         parallel: jobs at a time.
         grace: seconds kept back from the budget for interrupting.
 
     Returns:
         The jobs that failed; their logs say why.
+
+    Raises:
+        InputError: if the budget is not longer than the grace.
     """
     if budget <= grace:
         raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
     stop = signal.signal(signal.SIGTERM, signal.default_int_handler)  # pause as on Ctrl-C
     deadline = time.monotonic() + budget - grace
     waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
-    records = list(known)
+    records = list(here)
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
                 job = waiting.pop(0)
                 begun = (out / job.folder / "checkpoint.pt").exists()  # and goes on as it began
                 told = [] if begun else _compiled_as_before(job, records)
+                told += _in_the_same_precision(job, published)
                 running[job] = _start(job, out, told + options)
                 print(f"started   {job.folder}", flush=True)
             time.sleep(0.2)
@@ -395,7 +454,8 @@ def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
     for record in records:
         used = record.hardware
         if shape(record.recipe) == shape(job.recipe) and (
-            job.arm.precision in (None, used.precision)
+            used.device.partition(":")[0] == job.device
+            and job.arm.precision in (None, used.precision)
         ):
             if not used.compile:
                 return ["--no-compile"]
@@ -403,20 +463,40 @@ def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
     return []
 
 
+def _in_the_same_precision(job: Job, published: Iterable[Record]) -> list[str]:
+    """That of the experiment's published runs, as words for ``cifar-resnet train``."""
+    alike = jobs(e for e in EXPERIMENTS if e.name == job.experiment)
+    found = {
+        record.hardware.precision
+        for record in published
+        if any(other.answered_by(record) for other in alike)
+    }
+    return ["--precision", *found] if len(found) == 1 else []
+
+
 def _set_aside_other_code(folder: Path) -> None:
-    """Rename a run that was begun by other code, which this code would refuse to go on with."""
+    """Rename a run that was begun by other code, which this code would refuse to go on with.
+
+    What is damaged or still being trained stays where it is; training will say so.
+    """
     checkpoint = folder / "checkpoint.pt"
     if not checkpoint.exists():
         return
-    began = load_checkpoint(checkpoint).get("source_sha256")
-    if began != software().source_sha256:
-        folder.rename(folder.with_name(f"{folder.name}.other-code-{str(began)[:8]}"))
+    with suppress(InputError), sole_user(folder):
+        began = load_checkpoint(checkpoint).get("source_sha256")
+        if began != software().source_sha256:
+            places = (
+                folder.with_name(f"{folder.name}.other-code-{str(began)[:8]}{f'-{i}' * (i > 1)}")
+                for i in count(1)
+            )
+            folder.rename(next(place for place in places if not place.exists()))
 
 
 def _start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
     folder = out / job.folder
     _set_aside_other_code(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "cifar_resnet", *job.arguments(), "--out", str(folder), *options]
+    train, *own = job.arguments()  # which come last, and so count
+    words = [sys.executable, "-m", "cifar_resnet", train, *options, *own, "--out", str(folder)]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)

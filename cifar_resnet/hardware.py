@@ -29,7 +29,7 @@ class Hardware:
         name: the processor's own name.
         threads: CPU threads that torch uses, at most.
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
-        channels_last: whether activations are stored as NHWC.
+        channels_last: whether activations are stored as NHWC; always true.
         compile: whether the network goes through ``torch.compile``; None leaves it to
             a measurement before the first step (`cifar_resnet.compiling.fastest`).
         processes: how many such processes share the work.
@@ -83,14 +83,8 @@ def detect(
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: device 'tpu' is unknown; use cpu or cuda
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = device.partition(":")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise InputError(f"device {device!r} is unknown; use cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r}: torch {torch.__version__} sees no GPU; use cpu")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
+    device = find_device(device)
+    kind = device.partition(":")[0]
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
     if cuda_graphs and not (kind == "cuda" and compile):
@@ -118,6 +112,30 @@ def detect(
         yielding=yielding,
         cuda_graphs=cuda_graphs,
     )
+
+
+def find_device(asked: str | None) -> str:
+    """The device to use: the one that was asked for; else CUDA if there is any.
+
+    Args:
+        asked: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises:
+        InputError: if it is unknown or not there.
+
+    Example:
+        >>> find_device("cpu")
+        'cpu'
+    """
+    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = device.partition(":")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"device {device!r} is unknown; use cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: torch {torch.__version__} sees no GPU; use cpu")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
+    return device
 
 
 def spare_busy_cores(hardware: Hardware) -> None:

@@ -55,7 +55,7 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
         >>> classify(load_pretrained(), images).sum(1).round(decimals=4)
         tensor([1., 1.])
     """
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
         raise InputError(
             "images must be uint8 [N, 3, 32, 32] with values from 0 to 255, "
             f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
@@ -66,6 +66,8 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
 
 def read_image(path: Path) -> Tensor:
     """Read a picture, cut the largest centred square, and shrink it to 32x32.
+
+    What is transparent lies on white.
 
     Args:
         path: any file that Pillow reads.
@@ -92,6 +94,10 @@ def read_image(path: Path) -> Tensor:
             if picture.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
                 grey = numpy.asarray(picture).clip(0, 0xFFFF) >> 8
                 picture = Image.fromarray(grey.astype(numpy.uint8))
+            if "A" in picture.getbands() or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture)
             picture = picture.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise InputError(f"image {path} cannot be read: not a picture, or damaged") from error

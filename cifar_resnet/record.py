@@ -137,10 +137,10 @@ def software() -> Software:
     digest = hashlib.sha256()
     for path in sorted(package.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    commit = _git("rev-parse", "HEAD")
+    commit = git("rev-parse", "HEAD")
     return Software(
-        commit=commit,
-        clean=None if commit is None else _git("status", "--porcelain", "-uno") == "",
+        commit=None if commit is None else commit.decode().strip(),
+        clean=None if commit is None else git("status", "--porcelain", "-uno") == b"",
         source_sha256=digest.hexdigest(),
         python=platform.python_version(),
         torch=str(torch.__version__),
@@ -150,16 +150,20 @@ def software() -> Software:
     )
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of git in this project's own checkout; None where there is none."""
+def git(*arguments: str) -> bytes | None:
+    """Output of git in this project's own checkout; None where there is none, or if it fails.
+
+    Args:
+        arguments: of git, such as ``"status"``.
+    """
     top = Path(__file__).parent.parent
     if not (top / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", *arguments], cwd=top, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=top, capture_output=True)
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def checksum(content: dict[str, Any]) -> str:
@@ -186,7 +190,7 @@ def write_record(record: Any, path: Path) -> None:
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | Path) -> Record:
     """Read and validate a run record.
 
     Args:
@@ -210,7 +214,7 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read(kind: Any, schema: int, path: Path) -> Any:
+def read(kind: Any, schema: int, path: str | Path) -> Any:
     """Read and validate any dataclass that `write_record` wrote; errors as in `read_record`.
 
     Args:
@@ -218,6 +222,7 @@ def read(kind: Any, schema: int, path: Path) -> Any:
         schema: the version of its layout that is understood.
         path: the file.
     """
+    path = Path(path)
     if not path.exists():
         raise InputError(f"record {path} does not exist")
     try:

@@ -5,6 +5,7 @@ held-out training images, by which something was chosen; ``results/analyses`` ho
 `cifar_resnet.analysis` measured, ``results/bench`` what `cifar_resnet.bench` did.
 """
 
+import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -13,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
-from cifar_resnet.audit import bench_contradictions, commit_objection, contradictions
-from cifar_resnet.bench import read_bench
+from cifar_resnet.audit import (
+    bench_contradictions,
+    commit_objection,
+    contradictions,
+    measured_otherwise,
+)
+from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, compared_in_precision, jobs
@@ -34,8 +40,7 @@ def add(run: Path, results: Path) -> Path:
     the present commit, provided that the committed code is, byte for byte, the code that ran.
 
     Args:
-        run: the run's folder, with ``record.json``; or the file that ``cifar-resnet analyze``
-            or ``bench`` wrote.
+        run: the run's folder, with ``record.json``; or the file of a record of any kind.
         results: the folder of all results.
 
     Returns:
@@ -43,21 +48,23 @@ def add(run: Path, results: Path) -> Path:
 
     Raises:
         InputError: if the record is invalid, not of CIFAR-10, made by code that was not
-            committed, or published already.
+            committed, published already, or an analysis of weights whose run is not published.
 
     Example:
         >>> add(Path("nowhere"), Path("results"))
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: record nowhere/record.json does not exist
     """
-    if run.suffix == ".json":
-        benchmark = run.parent.name == BENCHMARKS
-        source, folder = run, BENCHMARKS if benchmark else ANALYSES
-        record: Any = _with_commit(read_bench(run) if benchmark else read_analysis(run))
-        problem = _uncommitted(record.software) if benchmark else objection(record)
+    source = run if run.suffix == ".json" else run / "record.json"
+    record: Any = _with_commit(_read_any(source))
+    if isinstance(record, BenchRecord):
+        folder, problem = BENCHMARKS, _uncommitted(record.software)
+    elif isinstance(record, AnalysisRecord):
+        folder, problem = ANALYSES, objection(record)
+        published = results / FOLDERS["test"] / f"{record.weights_record}.json"
+        if record.weights_record and not published.exists():
+            problem = problem or f"its weights are of {record.weights_record}, not published"
     else:
-        source = run / "record.json"
-        record = _with_commit(read_record(source))
         folder, problem = FOLDERS.get(record.data.eval_split, ""), objection(record)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
@@ -69,6 +76,18 @@ def add(run: Path, results: Path) -> Path:
                 raise InputError(f"{source}: {path} is published already, of this recipe and seed")
     write_record(record, target)
     return target
+
+
+def _read_any(source: Path) -> Record | AnalysisRecord | BenchRecord:
+    """A record of whatever kind its fields say; by default of a run."""
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    fields = set(content) if isinstance(content, dict) else set()
+    if "analysis" in fields:
+        return read_analysis(source)
+    return read_bench(source) if "reference" in fields else read_record(source)
 
 
 def _with_commit(record: Any) -> Any:
@@ -119,6 +138,7 @@ def check(results: Path, weights: Path) -> Iterator[str]:
             yield from _said_of(path, _problems(path, records, current))
     yield from _missing_seeds(records.values())
     yield from _mixed_precisions(records.values())
+    yield from _other_machines(records.values())
     for path in sorted((results / ANALYSES).glob("*.json")):
         yield from _said_of(path, _analysis(path, records))
     for path in sorted((results / BENCHMARKS).glob("*.json")):
@@ -179,6 +199,20 @@ def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
             )
 
 
+def _other_machines(records: Iterable[Record]) -> Iterator[str]:
+    """Runs whose time counts, on other machines than it is meant for."""
+    ran = {(r.recipe, r.seed): r for r in records if r.data.eval_split == "test"}
+    for job in jobs(experiment for experiment in EXPERIMENTS if experiment.timed):
+        record = ran.get((job.recipe, job.seed))
+        if record and not job.answered_by(record):
+            used = record.hardware
+            yield (
+                f"experiment {job.experiment}: {record.id} ran on {used.device} with "
+                f"{used.threads} threads; its time counts on {job.device}"
+                + (f" with {job.threads}" if job.threads else "")
+            )
+
+
 def _bench(path: Path) -> Iterator[str]:
     record = read_bench(path)
     if path.stem != record.id:
@@ -187,6 +221,12 @@ def _bench(path: Path) -> Iterator[str]:
     if problem:
         yield problem
     yield from bench_contradictions(record)
+    changed = measured_otherwise(record)
+    if changed:
+        yield (
+            f"what measured has changed since ({', '.join(changed)}); repeat it: "
+            f"cifar-resnet bench --network {record.network} --batch-size {record.batch_size}"
+        )
 
 
 def _analysis(path: Path, runs: dict[str, Record]) -> Iterator[str]:

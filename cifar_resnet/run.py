@@ -33,6 +33,7 @@ from cifar_resnet.train import make_optimizer, train_epoch
 
 # Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
+_WORTH_MEASURING = 5  # epochs from which on the time to compile may be won back
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def fit(
     hardware: Hardware,
     *,
     seed: int = 0,
-    out: Path,
+    out: str | Path,
     resume: bool = False,
     display: Display | None = None,
     world: World = ALONE,
@@ -72,10 +73,11 @@ def fit(
 
     Raises:
         InputError: if the seed is out of range, if ``out`` holds a run and ``resume`` is
-            not set, if its checkpoint is of another configuration or machine, or if the batch
-            size does not fit the data set or the number of processes.
+            not set, if its checkpoint is of another configuration, machine or version of
+            torch, or if the batch size does not fit the data set or the number of processes.
         KeyboardInterrupt: passed on; the last checkpoint stays.
     """
+    out = Path(out)
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with sole_user(out) if world.leads else nullcontext():
@@ -102,16 +104,25 @@ def _refuse_wrong_input(
 def _decide_on_compiling(
     hardware: Hardware, recipe: Recipe, state: dict[str, Any] | None, display: Display, world: World
 ) -> Hardware:
-    """Where that is left open: as before the interruption, else whatever trains faster."""
+    """As before the interruption; else as asked for; else whatever trains faster."""
+    if state:
+        before = replace(hardware, compile=state["compile"], cuda_graphs=state["cuda_graphs"])
+        if hardware.compile is not None and hardware != before:
+            raise InputError(
+                "the run was begun with other --compile or --cuda-graphs; leave them out to go on"
+            )
+        return before
     if hardware.compile is not None:
         return hardware
-    if state:
-        return replace(hardware, compile=state["compile"], cuda_graphs=state["cuda_graphs"])
-    best, speedup = tell(fastest(hardware, recipe) if world.leads else None, world)
-    graphs = best.cuda_graphs and world.size == 1  # of a process that waits for others: untried
-    found = f"{speedup:.2f} times as fast as without" if speedup else "does not work here"
-    display.say(f"torch.compile{' and CUDA graphs' if graphs else ''}: {found}, measured")
-    return replace(hardware, compile=best.compile, cuda_graphs=graphs)
+    if recipe.epochs < _WORTH_MEASURING:
+        return replace(hardware, compile=False)
+    mine = replace(recipe, batch_size=max(2, recipe.batch_size // world.size))
+    alone = world.size == 1  # graphs of a process that waits for others are untried
+    found = fastest(hardware, mine, graphs=alone) if world.leads else None
+    best, speedup = tell(found, world)
+    told = f"{speedup:.2f} times as fast as without" if speedup else "does not work here"
+    display.say(f"torch.compile{' and CUDA graphs' if best.cuda_graphs else ''}: {told}, measured")
+    return replace(hardware, compile=best.compile, cuda_graphs=best.cuda_graphs)
 
 
 def _resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
@@ -149,7 +160,7 @@ def _fit(
     same = {
         "identity": identity,
         "source_sha256": code.source_sha256,
-        "where": f"{world.size} x {hardware.name}, {hardware.precision}",
+        "where": f"{world.size} x {hardware.name}, {hardware.precision}, torch {code.torch}",
     }
     state = tell(_resumable(checkpoint, same) if world.leads else None, world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
@@ -177,7 +188,7 @@ def _fit(
         return gather_rows(logits, len(data.eval_labels), world).cpu()
 
     forward: Any = wrap(model, world)
-    if hardware.compile:
+    if hardware.compile and len(history) < recipe.epochs:
         forward = compiled(forward, hardware)
         share_of_batch = recipe.batch_size // world.size
         compile_seconds += compile_ahead(forward, model, recipe, hardware, share_of_batch)

@@ -8,7 +8,7 @@ from comparisons import DEPTHS
 from findings import Finding, Shown
 from wording import percent, power, scientific
 
-from cifar_resnet.analysis import BARE, LATER, STEPS, AnalysisRecord, blocks
+from cifar_resnet.analysis import BARE, DESCENT, LATER, AnalysisRecord, blocks
 from cifar_resnet.networks import build
 
 Analyses = dict[str, AnalysisRecord]
@@ -53,11 +53,12 @@ def gradients_vanish(analyses: Analyses) -> Shown:
 def gradients_highway(analyses: Analyses) -> Shown:
     """Compare how much the gradient depends on layer and depth, plain and residual."""
     record = analyses["gradients"]
+    steps = round(record.values[DESCENT][0])
     states = {
         "初始化，有 BN": "",
-        f"走 {STEPS} 步之后，有 BN": LATER,
+        f"走 {steps} 步之后，有 BN": LATER,
         "初始化，没有 BN": BARE,
-        f"走 {STEPS} 步之后，没有 BN": BARE + LATER,
+        f"走 {steps} 步之后，没有 BN": BARE + LATER,
     }
     findings = []
     for state, end in states.items():
@@ -89,7 +90,7 @@ def gradients_highway(analyses: Analyses) -> Shown:
         panels.append(panel)
         rows += more
     chart = figure(
-        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是沿梯度走 {STEPS} 步之后。",
+        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是沿梯度走 {steps} 步之后。",
         panels,
         table(_NORMS, rows),
         legend=[(style, DEPTHS[network]) for network, style in styles.items()],

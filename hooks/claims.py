@@ -73,7 +73,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "conv": Claim(
         "model.md",
-        "第一层用 3×3、步幅 1 的卷积，保留的细节能提高准确率",
+        "第一层改用 3×3、步幅 1 的卷积，能提高准确率",
         _SURGERY,
         show=stem_variants(("full", "no-pooling"), ("small-conv", "original")),
     ),

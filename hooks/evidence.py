@@ -12,7 +12,7 @@ from comparisons import Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
-from wording import OUTDATED, PENDING, percent
+from wording import PENDING, markdown_table, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
@@ -44,7 +44,7 @@ class _Seen:
         """The verdict; what a shortened experiment says is marked as such."""
         verdict = _verdict(self.shown.findings)
         scope = f'<span class="verdict-scope">只训练 {self.epochs} 轮</span>' if self.queued else ""
-        old = OUTDATED if self.records & set(results.outdated) else ""
+        old = results.mark(self.records)
         return f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>{scope}{old}'
 
 
@@ -101,13 +101,13 @@ def _trained(claim: Claim, results: Results) -> str:
 
 def claims(results: Results) -> str:
     """Every claim with its verdict, as a Markdown table."""
-    lines = ["| 论断 | 判定 | 证据 |", "| :-- | :-- | :-- |"]
+    rows = []
     for name, claim in CLAIMS.items():
         seen = _look(claim, results)
         verdict = seen.badge(results) if seen else PENDING
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
-        lines.append(f"| [{claim.words}]({claim.page}#evidence-{name}) | {verdict} | {source} |")
-    return "\n" + "\n".join(lines) + "\n"
+        rows.append((f"[{claim.words}]({claim.page}#evidence-{name})", verdict, source))
+    return markdown_table(("论断", "判定", "证据"), rows)
 
 
 def _claim(name: str) -> Claim:

@@ -32,7 +32,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from records import RECORDS, Results, find_outdated, read_results
 from speed import fast, goals, pace, parts, speed
-from wording import OUTDATED, PENDING, percent
+from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
 _results = Results()
@@ -44,8 +44,8 @@ def accuracy(results: Results, recipe: str) -> str:
     group = results.published(recipe)
     if group is None:
         return PENDING
-    old = OUTDATED if any(run.id in results.outdated for run in group.runs) else ""
-    return f"<span>{percent(*group.spread(lambda run: run.metrics.accuracy))}</span>{old}"
+    written = percent(*group.spread(lambda run: run.metrics.accuracy))
+    return f"<span>{written}</span>{results.mark(group.ids)}"
 
 
 # What a page may call: on results, and on the code alone.

@@ -17,7 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import Files
 
 _SHARED = ("docs/*.bib", "overrides/**/*", "results/**/*", "mkdocs.yml")
-_CODE = ("cifar_resnet/*.py", "hooks/**/*.py", "hooks/**/*.js")
+_CODE = ("cifar_resnet/*.py", "hooks/**/*.py", "hooks/web/*.mjs")
 _previewing = False
 _imported = ""  # digest of the code when the server started
 _shared = 0  # time of the newest shared file when all pages were last built

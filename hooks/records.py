@@ -3,13 +3,14 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
 
 from mkdocs.exceptions import PluginError
+from wording import OUTDATED, device
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.bench import BenchRecord, read_bench
@@ -34,6 +35,17 @@ class Group:
 
     recipe: Recipe
     runs: tuple[Record, ...]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of the records."""
+        return [run.id for run in self.runs]
+
+    @cached_property
+    def devices(self) -> str:
+        """Where they ran, in words."""
+        used = (run.hardware for run in self.runs)
+        return "；".join(dict.fromkeys(device(h.device, h.name, h.threads) for h in used))
 
     @cached_property
     def label(self) -> str:
@@ -65,6 +77,10 @@ class Results:
     analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
     benchmarks: tuple[BenchRecord, ...] = ()
     outdated: dict[str, str] = field(default_factory=dict)
+
+    def mark(self, ids: Iterable[str]) -> str:
+        """待重新验证 if the code no longer stands behind one of some records, else nothing."""
+        return OUTDATED if self.outdated.keys() & set(ids) else ""
 
     def published(self, name: str) -> Group | None:
         """The runs of a named recipe as the package has it now; None while there are none."""

@@ -19,7 +19,16 @@ from charts import (
     table,
 )
 from records import RECORDS, Group, Results, differences
-from wording import CLASSES, OUTDATED, PENDING, date, device, duration, percent, precision
+from wording import (
+    CLASSES,
+    date,
+    device,
+    duration,
+    markdown_table,
+    pending,
+    percent,
+    precision,
+)
 
 from cifar_resnet.data import CLASSES as ENGLISH
 from cifar_resnet.record import Epoch, Record
@@ -30,27 +39,24 @@ _CURVES = (("train", "训练"), ("eval", "测试"))
 def headline(results: Results) -> str:
     """One card a recipe: test accuracy after the last epoch, and what it took."""
     if not results.groups:
-        return _pending("还没有完成的训练")
-    cards = (_card(group, results.outdated) for group in results.groups)
+        return pending("还没有完成的训练")
+    cards = (_card(group, results) for group in results.groups)
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(group: Group, outdated: dict[str, str]) -> str:
+def _card(group: Group, results: Results) -> str:
     n = len(group.runs)
     seeds = "、".join(str(run.seed) for run in group.runs)
     spread = f"{n} 次运行的均值 ± 样本标准差" if n > 1 else "单次运行"
-    devices = dict.fromkeys(
-        device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
-    )
     times = mean(run.train_seconds for run in group.runs)
     accuracy = percent(*group.spread(lambda run: run.metrics.accuracy))
-    old = f" {OUTDATED}" if any(run.id in outdated for run in group.runs) else ""
+    title = f"{escape(group.label)} {results.mark(group.ids)}"
     lines = (
         f"测试集准确率，{spread}（种子 {seeds}）",
-        f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，{'；'.join(devices)}",
+        f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，{group.devices}",
     )
     return (
-        f'<div class="card"><p class="card-title">{escape(group.label)}{old}</p>'
+        f'<div class="card"><p class="card-title">{title}</p>'
         f'<p class="card-number">{accuracy}</p>'
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>"
@@ -222,24 +228,22 @@ def _words(group: Group) -> str:
 def tuning(results: Results) -> str:
     """Single runs on the held-out images, by accuracy."""
     if not results.tuning:
-        return _pending("还没有在留出集上的试验")
+        return pending("还没有在留出集上的试验")
     head = ("配方", "改动", "轮数", "留出集准确率", "留出集损失", "种子", "记录（UTC）")
     runs = sorted(results.tuning, key=lambda run: -run.metrics.accuracy)
-    return _markdown_table(
-        head,
+    rows = [
         [
-            [
-                f"`{run.recipe.name}`",
-                "<br>".join(f"`{difference}`" for difference in differences(run.recipe)) or "无",
-                str(run.recipe.epochs),
-                percent(run.metrics.accuracy),
-                f"{run.metrics.loss:.3f}",
-                str(run.seed),
-                _link(run, date(run.finished)),
-            ]
-            for run in runs
-        ],
-    )
+            f"`{run.recipe.name}`",
+            "<br>".join(f"`{difference}`" for difference in differences(run.recipe)) or "无",
+            str(run.recipe.epochs),
+            percent(run.metrics.accuracy),
+            f"{run.metrics.loss:.3f}",
+            str(run.seed),
+            _link(run, date(run.finished)),
+        ]
+        for run in runs
+    ]
+    return _wide(markdown_table(head, rows))
 
 
 def provenance(results: Results) -> str:
@@ -248,7 +252,7 @@ def provenance(results: Results) -> str:
         _origin(group, run, results.outdated) for group in results.groups for run in group.runs
     ]
     if not cards:
-        return _pending("还没有实验记录")
+        return pending("还没有实验记录")
     return f'<div class="runs" markdown="1">\n\n{"".join(cards)}</div>'
 
 
@@ -257,7 +261,7 @@ def compared(results: Results) -> str:
     shown = {run.id for group in results.groups for run in group.runs}
     runs = [run for run in results.runs if run.id not in shown]
     if not runs:
-        return _pending("还没有完成的对照实验")
+        return pending("还没有完成的对照实验")
     head = (
         *("配方", "轮数", "网络", "改动", "种子", "准确率"),
         *("提交", "指纹", "设备", "精度", "torch", "用时", "记录（UTC）"),
@@ -280,10 +284,10 @@ def compared(results: Results) -> str:
                 hardware.precision,
                 run.software.torch,
                 duration(run.train_seconds),
-                _link(run, date(run.finished)) + (OUTDATED if run.id in results.outdated else ""),
+                _link(run, date(run.finished)) + results.mark([run.id]),
             ]
         )
-    return _markdown_table(head, rows)
+    return _wide(markdown_table(head, rows))
 
 
 def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
@@ -332,7 +336,7 @@ def _link(run: Record, words: str = "JSON") -> str:
 def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
     """One group's drawing as it is; several as tabs that switch together."""
     if not results.groups:
-        return _pending("还没有完成的训练")
+        return pending("还没有完成的训练")
     drawn = {group.label: _old(group, results) + draw(group) for group in results.groups}
     if len(drawn) == 1:
         return next(iter(drawn.values()))
@@ -341,15 +345,10 @@ def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
 
 def _old(group: Group, results: Results) -> str:
     """A mark if the code no longer stands behind a group's runs."""
-    return f"<p>{OUTDATED}</p>" if any(run.id in results.outdated for run in group.runs) else ""
+    mark = results.mark(group.ids)
+    return f"<p>{mark}</p>" if mark else ""
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, so that MkDocs checks its links; wide, so that it scrolls; not searched."""
-    lines = [head, ["---"] * len(head), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f'\n<div class="unbroken" data-search-exclude markdown="1">\n\n{table}\n\n</div>\n'
-
-
-def _pending(why: str) -> str:
-    return f'<p class="pending-box">{PENDING} {why}；有了实验记录，这里会自动补上。</p>'
+def _wide(table: str) -> str:
+    """A table that scrolls and is not searched."""
+    return f'\n<div class="unbroken" data-search-exclude markdown="1">\n{table}\n</div>\n'

@@ -12,11 +12,20 @@ from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from comparisons import accuracy, apart
 from evidence import arms
 from records import RECORDS, Group, Results, spread
-from wording import OUTDATED, PENDING, date, device, duration, percent, precision
+from wording import (
+    PENDING,
+    date,
+    device,
+    duration,
+    markdown_table,
+    pending,
+    percent,
+    precision,
+)
 
 from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
 from cifar_resnet.experiments import Experiment, jobs, select
-from cifar_resnet.recipe import RECIPES
+from cifar_resnet.recipe import RECIPES, assignments
 from cifar_resnet.record import Record
 
 _LEVELS = (0.8, 0.9, 0.93, 0.94)
@@ -25,7 +34,7 @@ _LEVELS = (0.8, 0.9, 0.93, 0.94)
 def speed(results: Results) -> str:
     """One box a benchmark: both loops, their ratio, the share of the hardware's limit."""
     if not results.benchmarks:
-        return f'<p class="pending-box">{PENDING} 还没有测速记录；有了记录，这里会自动补上。</p>'
+        return pending("还没有测速记录")
     return "\n\n".join(map(_box, results.benchmarks))
 
 
@@ -46,16 +55,15 @@ def goals(results: Results) -> str:
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
     ]
     marks = {True: "达到", False: "没有达到", None: ""}
-    lines = ["| 目标 | 要求 | 测得 | 结果 |", "| :-- | :-- | :-- | :-- |"]
-    lines += [f"| {g.words} | {g.aim} | {g.measured} | {marks[g.reached]} |" for g in found]
-    return "\n" + "\n".join(lines) + "\n"
+    rows = [(g.words, g.aim, g.measured, marks[g.reached]) for g in found]
+    return markdown_table(("目标", "要求", "测得", "结果"), rows)
 
 
 _TIMES: Callable[[float], str] = "{:.2f} 倍".format
 # Device, network, words, figure, how it is written, the limit, whether it is the least or the most.
 _BENCH_GOALS = (
     *(
-        (device, network, f"{place}，`{network}`：比常见写法快", ratios, _TIMES, limit, True)
+        (device, network, f"{place}，`{network}`：速度是常见写法的", ratios, _TIMES, limit, True)
         for device, place, network, limit in (
             ("cpu", "CPU", "resnet18", 4.0),
             ("cpu", "CPU", "resnet20", 3.5),
@@ -66,7 +74,7 @@ _BENCH_GOALS = (
         ("cpu", network, f"CPU，`{network}`：增强占一步", pipeline, percent, 0.01, False)
         for network in ("resnet18", "resnet20")
     ),
-    ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法的", shares, percent, 0.25, True),
+    ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法速度的", shares, percent, 0.25, True),
 )
 # Experiment, accuracy, seconds.
 _TRAINING_GOALS = (
@@ -88,7 +96,7 @@ def _by_bench(
     least: bool,
 ) -> _Goal:
     aim = f"{'至少' if least else '至多'} {write(limit)}"
-    for record in results.benchmarks:
+    for record in sorted(results.benchmarks, key=lambda record: record.started, reverse=True):
         if (record.hardware.device.partition(":")[0], record.network) == (kind, network):
             value = median(figure(record))
             return _Goal(words, aim, write(value), (value >= limit) == least)
@@ -124,11 +132,25 @@ def fast(results: Results) -> str:
     rows = []
     for name in (name for name in RECIPES if name.startswith("fast")):
         groups = [group for group in results.groups if group.recipe.name == name]
-        rows += [_fast_row(group, results.outdated) for group in groups]
+        rows += [_fast_row(group, results) for group in groups]
         if not results.published(name):
             rows.append([f"`{name}`", "", PENDING, *[""] * (len(head) - 3)])
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(head, rows)
+
+
+_ARMS = {
+    "everything": "全部用上",
+    "sgd": "换成 SGD",
+    "full-resolution": "全程 32×32",
+    "random-flip": "随机翻转",
+    "no-nesterov": "去掉 Nesterov",
+    "batch-128": "批大小 128",
+    "no-warmup": "去掉预热",
+    "no-erasing": "去掉随机擦除",
+    "muon": "换成 Muon",
+    "fp32": "float32",
+    "bf16": "bf16",
+}
 
 
 def parts(results: Results, *names: str) -> str:
@@ -137,11 +159,14 @@ def parts(results: Results, *names: str) -> str:
 
 
 def _arms(results: Results, experiment: Experiment) -> str:
-    head = ("一方", "测试准确率", "比第一方", "训练用时", "次数")
-    lines = [head, ["---"] * len(head)]
+    head = ("组别", "测试准确率", "与第一组相比", "训练用时", "次数", "改了什么")
+    rows = []
     found = arms(experiment, results.runs)
     first, *_ = found.values()
-    for label, runs in found.items():
+    common = experiment.arms[0].changes
+    for arm in experiment.arms:
+        runs = found[arm.label]
+        own = assignments({k: v for k, v in arm.changes.items() if common.get(k) != v})
         measured = [PENDING, "", "", ""]
         if runs:
             measured = [
@@ -150,11 +175,10 @@ def _arms(results: Results, experiment: Experiment) -> str:
                 duration(mean(run.train_seconds for run in runs)),
                 str(len(runs)),
             ]
-        lines.append([f"`{label}`", *measured])
+        rows.append([_ARMS[arm.label], *measured, "<br>".join(f"`{word}`" for word in own)])
     epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
-    told = f"每方 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"\n实验 `{experiment.name}`，{told}：\n\n{rows}\n"
+    told = f"每组 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
+    return f"\n实验 `{experiment.name}`，{told}：\n{markdown_table(head, rows)}"
 
 
 def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:
@@ -170,14 +194,11 @@ def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:
 def pace(results: Results) -> str:
     """Test accuracy over the time spent training, one line a recipe: its first seed."""
     if not results.groups:
-        return f'<p class="pending-box">{PENDING} 还没有完成的训练；有了记录，这里会自动补上。</p>'
+        return pending("还没有完成的训练")
     curves = {group.label: _over_time(group.runs[0]) for group in results.groups}
-    machines = {
-        group.label: device(h.device, h.name, h.threads)
-        for group in results.groups
-        for h in (group.runs[0].hardware,)
+    styles = {
+        label: f"depth-{index % 4}{' dashed' * (index // 4)}" for index, label in enumerate(curves)
     }
-    styles = {label: f"depth-{index % 3}" for index, label in enumerate(curves)}
     minutes = Axis("训练用时（分）", 0, max(curve[-1][0] for curve in curves.values()))
     lowest = min(share for curve in curves.values() for _, share in curve)
     share = Axis("测试准确率", math.floor(lowest * 10) / 10, 1, "{:.0%}".format)
@@ -186,8 +207,8 @@ def pace(results: Results) -> str:
         for label, curve in curves.items()
     )
     rows = [
-        [label, machines[label], *(_first_above(curve, level) for level in _LEVELS)]
-        for label, curve in curves.items()
+        [group.label, group.devices, *(_first_above(curves[group.label], v) for v in _LEVELS)]
+        for group in results.groups
     ]
     return figure(
         "每一轮结束时的测试准确率，横轴是到那时为止的训练用时，不含评估；每份配方画第一个种子。"
@@ -221,22 +242,18 @@ def _first_above(curve: list[tuple[float, float]], level: float) -> str:
     return duration(60 * reached[0]) if reached else "没有到"
 
 
-def _fast_row(group: Group, outdated: dict[str, str]) -> list[str]:
-    devices = dict.fromkeys(
-        device(run.hardware.device, run.hardware.name, run.hardware.threads) for run in group.runs
-    )
+def _fast_row(group: Group, results: Results) -> list[str]:
     time = _with_evaluation(group)
     flipped = [run.flip_averaged_accuracy for run in group.runs if run.flip_averaged_accuracy]
     return [
         f"`{group.recipe.name}`",
         str(group.recipe.epochs),
-        percent(*group.spread(lambda run: run.metrics.accuracy))
-        + (OUTDATED if any(run.id in outdated for run in group.runs) else ""),
+        percent(*group.spread(lambda run: run.metrics.accuracy)) + results.mark(group.ids),
         percent(mean(flipped)) if flipped else "",
         str(len(group.runs)),
         duration(mean(run.train_seconds for run in group.runs)),
         duration(time) if time else "中断过",
-        "；".join(devices),
+        group.devices,
     ]
 
 
@@ -256,15 +273,19 @@ def _box(record: BenchRecord) -> str:
     chart = bar_chart(f"训练速度：{told}。", bars, highest=max(value for _, value, _ in bars))
     commit = record.software.commit or record.software.source_sha256
     rows = [
-        ["快多少", f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）"],
+        [
+            "速度是常见写法的",
+            f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）",
+        ],
         ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
-        ["本项目用到其中", percent(median(shares(record)))],
+        ["本项目达到其中的", percent(median(shares(record)))],
         ["数据增强占一步", percent(median(pipeline(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
         ["测速进程的内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
         ["精度", precision(h.precision, h.compile, h.cuda_graphs)],
         ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
         ["代码提交", commit[:10]],
+        ["记录（UTC）", f"[{date(record.started)}]({RECORDS}/{record.id}.json)"],
     ]
     shown = figure(
         f"{record.network} 在 {machine} 上的训练速度，各遍的中位数。",
@@ -273,8 +294,4 @@ def _box(record: BenchRecord) -> str:
         wide=True,
     )
     head = f"## {record.network}，{escape(machine)}\n\n"
-    facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return (
-        f"{head}{shown}\n\n| 量 | 值 |\n| :-- | :-- |\n{facts}\n"
-        f"| 记录（UTC） | [{date(record.started)}]({RECORDS}/{record.id}.json) |\n"
-    )
+    return f"{head}{shown}\n{markdown_table(('量', '值'), rows)}"

@@ -1,10 +1,32 @@
 """How values are written for Chinese readers."""
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 PENDING = '<span class="pending">待训练</span>'
 OUTDATED = '<span class="pending">待重新验证</span>'
 CLASSES = ("飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车")
+
+
+def pending(why: str) -> str:
+    """A box where records are still missing.
+
+    >>> "待训练" in pending("还没有完成的训练")
+    True
+    """
+    return f'<p class="pending-box">{PENDING} {why}；有了记录，这里会自动补上。</p>'
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, so that MkDocs checks its links.
+
+    >>> print(markdown_table(("a", "b"), [("1", "2")]).strip())
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def percent(share: float, deviation: float | None = None) -> str:

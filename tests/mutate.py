@@ -50,6 +50,7 @@ def _code(what: str, module: str, old: str, new: str, *guards: str) -> Mutation:
 PAGES = ("tests/test_docs.py",)
 OPTIMIZER = "tests/test_optimizer.py"
 EVIDENCE = ("tests/test_evidence.py",)
+HOOKS = ("tests/test_hooks.py",)
 RUN = "results/runs/notes-cpu-*.json"
 STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
 
@@ -180,6 +181,16 @@ MUTATIONS = (
         "return shortcut(block, inputs[0]).relu()",
         "return output",
     ),
+    _code("steps of an analysis", "analysis", "_STEPS, _LENGTH = 5,", "_STEPS, _LENGTH = 6,"),
+    _code("an analysis up the gradient", "analysis", "parameter.sub_(", "parameter.add_("),
+    _code("a plain loop made slower", "bench", "num_workers=2", "num_workers=1"),
+    _code(
+        "a share doubled",
+        "bench",
+        "a * record.flops / b",
+        "2 * a * record.flops / b",
+        "tests/test_bench.py",
+    ),
     # records and weights
     Mutation("an epoch's number edited", RUN, '"epoch": 2,', '"epoch": 3,'),
     Mutation(
@@ -255,6 +266,56 @@ MUTATIONS = (
         STORED[0],
         STORED[1],
         PAGES,
+    ),
+    Mutation(
+        "a snippet from elsewhere",
+        "docs/model.md",
+        '--8<-- "cifar_resnet/model.py:signature"',
+        '--8<-- "docs/old.py:signature"',
+        PAGES,
+    ),
+    Mutation(
+        "an accuracy in a block of text",
+        "docs/results.md",
+        "# 实验结果\n",
+        "# 实验结果\n\n```text\n准确率达到 95.5%。\n```\n",
+        PAGES,
+    ),
+    _code(
+        "an accuracy claimed for a recipe without runs",
+        "recipe",
+        "Meant for a GPU, where it has not been run yet; on",
+        "Reached 96 % on the test images; on",
+        "tests/test_recipe.py",
+    ),
+    Mutation("classes swapped on the site", "hooks/wording.py", '"猫", "鹿"', '"鹿", "猫"', HOOKS),
+    Mutation(
+        "mistakes told backwards",
+        "hooks/results_page.py",
+        "<li>{CLASSES[i]}被认成{CLASSES[j]}",
+        "<li>{CLASSES[j]}被认成{CLASSES[i]}",
+        HOOKS,
+    ),
+    Mutation(
+        "the matrix transposed",
+        "hooks/charts.py",
+        "x, y = left + j * size, top + i * size",
+        "x, y = left + i * size, top + j * size",
+        HOOKS,
+    ),
+    Mutation(
+        "a goal judged by another figure",
+        "hooks/speed.py",
+        '速度是常见写法的", ratios',
+        '速度是常见写法的", pipeline',
+        HOOKS,
+    ),
+    Mutation(
+        "a claim judged by another arm",
+        "hooks/claims.py",
+        '"no-erasing", ()',
+        '"no-crop-and-flip", ()',
+        EVIDENCE,
     ),
     Mutation(
         "a claim without evidence",

@@ -8,11 +8,21 @@ import torch
 from torch import nn
 
 from cifar_resnet import cli, compiling
-from cifar_resnet.bench import SCHEMA, BenchRecord, reference_steps, summary, training_flops
+from cifar_resnet.bench import (
+    SCHEMA,
+    BenchRecord,
+    pipeline,
+    ratios,
+    reference_steps,
+    shares,
+    summary,
+    training_flops,
+)
 from cifar_resnet.data import Dataset
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import read
+from tests.site_build import invented_bench
 
 # Two workers on a machine with one core: slow, and still right.
 pytestmark = [
@@ -82,6 +92,8 @@ def test_compiling_is_chosen_by_the_ratio_of_step_times(
     found, speedup = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"))
     assert (found.compile, found.cuda_graphs) == choice
     assert speedup == pytest.approx(max(compiled, graphs if device == "cuda" else 0.0))
+    found, _ = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"), graphs=False)
+    assert not found.cuda_graphs
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -107,3 +119,15 @@ def test_a_benchmark_ends_in_a_record_and_says_what_it_found(
     assert summary(record) in capsys.readouterr().out
     doubled = replace(record, reference=record.ours)
     assert "ratio                 1.00 (1.00 to 1.00)" in summary(doubled)
+
+
+def test_ratio_share_and_pipeline_are_taken_round_by_round() -> None:
+    """Ours 200 and 400 images/s, the plain loop 50 and 200, augmentation 20,000."""
+    speeds = invented_bench("resnet20")
+    assert ratios(speeds) == [4.0, 2.0]
+    assert shares(speeds) == [0.125, 0.25]
+    assert pipeline(speeds) == [0.01, 0.02]
+    told = summary(speeds)
+    assert "ratio                 3.00 (2.00 to 4.00)" in told
+    assert "uses 19%" in told
+    assert "augmentation          1.5% of a step" in told

@@ -1,15 +1,18 @@
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from cifar_resnet import checkpoint
 from cifar_resnet.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
     save_weights,
     sha256,
+    sole_user,
     write_atomically,
 )
 from cifar_resnet.errors import InputError
@@ -41,6 +44,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
         load_checkpoint(path)
+
+
+def test_where_files_cannot_be_locked_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(checkpoint.fcntl, "flock", flock)
+    with sole_user(tmp_path):
+        pass
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

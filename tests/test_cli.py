@@ -1,8 +1,8 @@
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["experiments", "run", "--budget", "soon"], "write a time such as"),
         (["experiments", "run", "--jobs", "0"], "--jobs must be at least 1"),
         (["results", "add", "nowhere"], "does not exist"),
-        (["experiments", "run", "notes", "--budget", "20s"], "budget: 20 seconds are kept back"),
+        (
+            ["experiments", "run", "fast-cpu", "--budget", "20s", "--again", "--device", "cpu"],
+            "budget: 20",
+        ),
+        (["experiments", "run", "notes", "--device", "cpu"], "'notes' is for cuda, not cpu"),
         (["train", "smoke", "--set", "name=other"], "no field 'name'"),
         (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
@@ -58,11 +62,12 @@ def test_wrong_input_is_one_line_and_code_2(
 
 
 def test_help_is_fast_and_does_not_import_torch() -> None:
-    times = []
+    times = []  # of the processor: others may keep the machine busy
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         assert run("--help").returncode == 0
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(times) < 0.3
     code = "import sys, cifar_resnet.cli; assert not {'torch', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

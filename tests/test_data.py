@@ -102,6 +102,23 @@ def test_a_mirror_that_talks_nonsense_is_passed_over(
     assert data.load().name == "cifar10"
 
 
+def test_pythons_without_filters_unpack_too(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.11.0 to 3.11.3; Debian 12 has 3.11.2."""
+    good = tmp_path / "good.tar.gz"
+    good.write_bytes(published)
+    extract = tarfile.TarFile.extractall
+
+    def old(self: tarfile.TarFile, path: str) -> None:
+        extract(self, path, filter="data")
+
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", old)
+    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
+    assert data.load().name == "cifar10"
+
+
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=str(tmp_path)):
         data.load(tmp_path)

@@ -1,8 +1,10 @@
 import io
 import time
 
+import pytest
 import torch
 
+from cifar_resnet import display
 from cifar_resnet.display import Terminal
 from cifar_resnet.record import Epoch
 
@@ -29,6 +31,16 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert "\r" not in printed
     assert "epoch   1/2" in printed
     assert "acc 62.50%" in printed
+
+
+def test_what_comes_before_the_first_step_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(display.time, "perf_counter", lambda: now[0])
+    terminal = Terminal(2, FakeTerminal())
+    for step, moment in ((1, 100.0), (2, 101.0)):  # compiling took a hundred seconds
+        now[0] = moment
+        terminal.step(0, step, 2, torch.tensor([3.0, 1.0]), 4 * step)
+    assert "4 img/s  ETA 0:02" in str(terminal._bar)
 
 
 def test_a_live_bar_in_a_terminal() -> None:

@@ -66,7 +66,10 @@ def test_an_unknown_claim_fails() -> None:
 
 def runs(label: str, *accuracies: float, experiment: str = "degradation-cpu") -> list[Record]:
     (job, *_) = (j for j in jobs([_one(experiment)]) if j.arm.label == label)
-    return [invented(job.recipe, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+    return [
+        invented(job.recipe, seed, accuracy, device=job.device)
+        for seed, accuracy in enumerate(accuracies)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,59 @@ def test_a_claim_waits_for_the_arms_it_compares_alone() -> None:
     seen = Results(runs=tuple(both))
     assert verdict(evidence(seen, "momentum")) == "支持"
     assert "待训练" in evidence(seen, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("momentum", "no-momentum"),
+        ("cosine", "constant-rate"),
+        ("weight-decay", "no-weight-decay"),
+        ("label-smoothing", "no-label-smoothing"),
+        ("erasing", "no-erasing"),
+        ("crop-flip", "no-crop-and-flip"),
+    ],
+)
+def test_a_part_of_the_configuration_is_judged_by_the_arm_without_it(name: str, label: str) -> None:
+    seen = []
+    for arm in _one("configuration-cpu").arms:
+        own = arm.label == label
+        made = runs(
+            arm.label, *((0.70, 0.71) if own else (0.80, 0.81)), experiment="configuration-cpu"
+        )
+        error = 0.05 if own else 0.02
+        seen += [replace(r, metrics=replace(r.metrics, calibration_error=error)) for r in made]
+    verdicts = {
+        claim: verdict(evidence(Results(runs=tuple(seen)), claim))
+        for claim in CLAIMS
+        if "configuration" in CLAIMS[claim].experiments
+    }
+    assert verdicts.pop(name) == "支持"
+    assert set(verdicts.values()) == {"不支持"}
+
+
+@pytest.mark.parametrize(
+    ("better", "conv", "pooling"),
+    [
+        ({"full", "small-conv"}, "支持", "不支持"),
+        ({"full", "no-pooling"}, "不支持", "支持"),
+        ({"full"}, "部分支持", "部分支持"),
+        ({"original"}, "不支持", "不支持"),
+    ],
+)
+def test_stems_are_judged_by_what_they_differ_in(better: set[str], conv: str, pooling: str) -> None:
+    seen = [
+        run
+        for arm in _one("surgery-cpu").arms
+        for run in runs(
+            arm.label,
+            *((0.80, 0.81) if arm.label in better else (0.70, 0.71)),
+            experiment="surgery-cpu",
+        )
+    ]
+    found = Results(runs=tuple(seen))
+    assert verdict(evidence(found, "conv")) == conv
+    assert verdict(evidence(found, "pooling")) == pooling
 
 
 def test_a_shorter_experiment_decides_until_a_fuller_one_does() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cifar_resnet import cli, commands, experiments
-from cifar_resnet.checkpoint import save_checkpoint
+from cifar_resnet.checkpoint import save_checkpoint, sole_user
+from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, run, select
 from cifar_resnet.networks import NETWORKS
 from cifar_resnet.recipe import get_recipe
@@ -88,11 +89,11 @@ def test_how_to_compile_is_measured_once_for_runs_alike(
     assert given == [["--device", "cuda"], [*settled, "--device", "cuda"], ["--device", "cuda"]]
 
     known = [replace(record, hardware=replace(graphs, compile=False, cuda_graphs=False))]
-    assert run(queue, tmp_path, options=[], known=known) == []
+    assert run(queue, tmp_path, options=[], here=known) == []
     assert given[3:] == [["--no-compile"], ["--no-compile"], []]
 
     save_checkpoint(tmp_path / queue[0].folder / "checkpoint.pt", {})
-    assert run(queue[:1], tmp_path, options=[], known=known) == []
+    assert run(queue[:1], tmp_path, options=[], here=known) == []
     assert given[6:] == [[]], "what was begun goes on as it began"
 
 
@@ -106,7 +107,7 @@ def test_a_wish_about_compiling_stands_against_earlier_runs(
     known: list[list[str]] = []
 
     def note(*_: object, **given: list[Record]) -> list[Job]:
-        known.append([found.id for found in given["known"]])
+        known.append([found.id for found in given["here"]])
         return []
 
     monkeypatch.setattr(experiments, "run", note)
@@ -127,7 +128,20 @@ def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / job.folder / "checkpoint.pt", {"source_sha256": "f" * 64})
     assert run([job], tmp_path, options=OPTIONS) == []
     assert (tmp_path / job.folder / "record.json").exists()
-    assert (tmp_path / f"{job.folder}.other-code-ffffffff" / "checkpoint.pt").exists()
+    aside = tmp_path / f"{job.folder}.other-code-ffffffff"
+    assert (aside / "checkpoint.pt").exists()
+    folder = tmp_path / job.folder
+    for number in (2, 3):  # nothing set aside is written over
+        save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+        experiments._set_aside_other_code(folder)
+        assert aside.with_name(f"{aside.name}-{number}").exists()
+
+
+def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", {"source_sha256": "f" * 64})
+    with sole_user(tmp_path / "run"):
+        experiments._set_aside_other_code(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
@@ -161,6 +175,7 @@ def test_status_counts_and_run_skips_what_is_finished(
     only = (Experiment("test", "a claim", (QUICK,), (0,)),)
     monkeypatch.setattr(experiments, "EXPERIMENTS", only)
     here = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    cpu = ["--device", "cpu"]
     assert cli.main(["experiments", "status", *here]) == 0
     assert "1 of   1 runs  a claim" in capsys.readouterr().out
 
@@ -169,7 +184,7 @@ def test_status_counts_and_run_skips_what_is_finished(
 
     start: Callable[..., None] = fail
     monkeypatch.setattr(experiments, "_start", start)
-    assert cli.main(["experiments", "run", *here]) == 0
+    assert cli.main(["experiments", "run", *here, *cpu]) == 0
     assert "--again repeats what is published" in capsys.readouterr().out
 
 
@@ -197,9 +212,83 @@ def test_a_published_experiment_can_be_repeated_and_compared(
         return []
 
     monkeypatch.setattr(experiments, "run", rerun)
-    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert cli.main(["experiments", "run", "--again", *here]) == 0
     assert f"50.00%, published {record.metrics.accuracy:.2%}" in capsys.readouterr().out
+
+
+def test_what_two_precisions_gave_is_compared_with_its_own_kind(
+    quick: tuple[Path, Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = as_cifar10(read_record(quick[0] / quick[1].folder / "record.json"))
+    arms = tuple(replace(QUICK, label=kind, precision=kind) for kind in ("bf16", "fp32"))
+    only = (Experiment("test", "a claim", arms, (0,)),)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", only)
+    monkeypatch.setattr(experiments, "run", lambda *_, **__: [])
+    for kind, accuracy in (("bf16", 0.25), ("fp32", 0.75)):
+        made = replace(
+            record,
+            hardware=replace(record.hardware, precision=kind),
+            metrics=replace(record.metrics, accuracy=accuracy),
+        )
+        for folder in ("runs", "out"):
+            write_record(made, tmp_path / folder / f"{kind}.json")
+    here = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    (tmp_path / "out" / "fp32.json").unlink()
+    assert cli.main(["experiments", "run", "--again", *here]) == 0
+    printed = capsys.readouterr().out
+    assert "test/bf16-seed0: 25.00%, published 25.00%" in printed
+    assert "test/fp32-seed0: not finished, published 75.00%" in printed
+
+
+def test_what_an_arm_compares_stands_against_other_wishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(experiments.subprocess, "Popen", lambda words, **_: said.append(words))
+    job = Job("test", replace(QUICK, precision="fp32"), 0, threads=2)
+    experiments._start(job, tmp_path, ["--precision", "bf16", "--threads", "1", "--data", "d"])
+    args = cli._parser().parse_args(said[0][3:])
+    assert (args.recipe, args.precision, args.threads, args.data) == ("smoke", "fp32", 2, "d")
+
+
+def test_further_runs_are_in_the_precision_of_those_published(
+    quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(quick[0] / quick[1].folder / "record.json")
+    other = replace(record, hardware=replace(record.hardware, precision="fp16"))
+    monkeypatch.setattr(
+        experiments, "EXPERIMENTS", (Experiment("test", "a claim", (QUICK,), (0, 1)),)
+    )
+    given: list[list[str]] = []
+
+    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+        given.append(options)
+        write_record(record, out / job.folder / "record.json")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(experiments, "_start", start)
+    queue = [Job("test", QUICK, 1)]
+    for published in ([], [other], [other, record]):
+        assert run(queue, tmp_path, options=["--data", "d"], published=published) == []
+    assert given == [["--data", "d"], ["--precision", "fp16", "--data", "d"], ["--data", "d"]]
+
+
+def test_an_experiment_is_for_one_kind_of_device(quick: tuple[Path, Job]) -> None:
+    assert {e.device for e in select([], "cpu")} == {"cpu"}
+    assert {e.device for e in select([], "cuda")} == {"cuda"}
+    assert all(e.name.endswith("-cpu") or "fast-cpu" in e.name for e in select([], "cpu"))
+    with pytest.raises(InputError, match=r"'notes' is for cuda, not cpu; give --device cuda"):
+        select(["notes"], "cpu")
+    out, job = quick
+    record = read_record(out / job.folder / "record.json")
+    assert job.answered_by(record)
+    assert not replace(job, device="cuda").answered_by(record)
+    assert not replace(job, threads=2).answered_by(record)
+    assert {j.threads for j in jobs(select(["fast-cpu", "surgery-cpu", "fast"]))} == {2, None}
 
 
 def test_a_run_that_two_experiments_share_is_queued_once() -> None:

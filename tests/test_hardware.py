@@ -101,6 +101,7 @@ def test_threads_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     hardware.detect("cpu", compile=False)
     monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(hardware.os, "cpu_count", lambda: 2)
     found = hardware.detect("cpu", compile=False, threads=2)
     assert found.threads == 2
     hardware.spare_busy_cores(found)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import notebooks
 import pytest
+import wording
 from charts import Axis
 from figures import figure
 from layers import layer_table, measure
@@ -16,11 +17,12 @@ from macros import ON_RESULTS, expand
 from mkdocs.exceptions import PluginError
 from records import Results, read_results
 
+from cifar_resnet.data import CLASSES
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Record, write_record
 from cifar_resnet.results import FOLDERS
-from tests.site_build import ROOT, build, invented, notebook, small
+from tests.site_build import ROOT, build, invented, invented_bench, notebook, small
 
 NOTES_CPU = get_recipe("notes-cpu")
 NOTHING = Results()
@@ -91,18 +93,88 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
 
     def row(label: str, results: Results) -> str:
         lines = expand('{{ parts("fast-cpu-parts") }}', results).splitlines()
-        return next(line for line in lines if line.startswith(f"| `{label}` |"))
+        return next(line for line in lines if line.startswith(f"| {label} |"))
 
     results = read_results(publish(tmp_path / "all", *runs))
-    assert "实验 `fast-cpu-parts`，每方 7 轮：" in expand('{{ parts("fast-cpu-parts") }}', results)
+    assert "实验 `fast-cpu-parts`，每组 7 轮：" in expand('{{ parts("fast-cpu-parts") }}', results)
     assert "轮数依次为 7、4：" in expand('{{ parts("fast-cpu-time") }}', results)
-    assert row("everything", results) == "| `everything` | 91.50% ± 0.71% |  | 7 分钟 | 2 |"
-    assert row("sgd", results) == "| `sgd` | 88.00% ± 1.41% | 低 3.50 个百分点 | 7 分钟 | 2 |"
-    assert "| 种子太少 | 7 分钟 | 1 |" in row("full-resolution", results)
-    assert "| 分不出高下 | 7 分钟 | 2 |" in row("random-flip", results)
+    assert row("全部用上", results) == "| 全部用上 | 91.50% ± 0.71% |  | 7 分钟 | 2 |  |"
+    assert (
+        "| 88.00% ± 1.41% | 低 3.50 个百分点 | 7 分钟 | 2 | `optimizer=sgd`<br>`batch_size=64`"
+        in (row("换成 SGD", results))
+    )
+    assert row("全程 32×32", results).endswith(
+        "| 种子太少 | 7 分钟 | 1 | `low_resolution_share=0.0` |"
+    )
+    assert "| 分不出高下 | 7 分钟 | 2 |" in row("随机翻转", results)
     alone = read_results(publish(tmp_path / "one", *runs[2:4]))
-    assert "待训练" in row("everything", alone)
-    assert row("sgd", alone) == "| `sgd` | 88.00% ± 1.41% |  | 7 分钟 | 2 |"
+    assert "待训练" in row("全部用上", alone)
+    assert "| 换成 SGD | 88.00% ± 1.41% |  | 7 分钟 | 2 |" in row("换成 SGD", alone)
+
+
+@pytest.mark.parametrize(
+    "experiment", ["fast-cpu-parts", "fast-cpu-time", "fast-parts", "precision-cpu"]
+)
+def test_every_arm_that_is_shown_has_its_words(experiment: str) -> None:
+    shown = expand(f'{{{{ parts("{experiment}") }}}}', NOTHING)
+    assert shown.count("待训练") == len(select([experiment])[0].arms)
+
+
+def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
+    """Ours 3 times as fast in the median, 18.75 % of the ceiling, augmentation 1.5 % of a step."""
+    old = replace(
+        invented_bench("resnet18"), started="2025-01-01T00:00:00+00:00", augment=(1e6, 1e6)
+    )
+    made = [old, *(invented_bench("resnet18", device) for device in ("cpu", "cuda"))]
+    results = Results(benchmarks=tuple(made))
+    lines = [line.strip("| ") for line in expand("{{ goals() }}", results).splitlines()]
+    for line in (
+        "CPU，`resnet18`：速度是常见写法的 | 至少 4.00 倍 | 3.00 倍 | 没有达到",
+        "CPU，`resnet18`：增强占一步 | 至多 1.00% | 1.50% | 没有达到",
+        "GPU，`resnet18`：速度是常见写法的 | 至少 10.00 倍 | 3.00 倍 | 没有达到",
+        "GPU，`resnet18`：用到矩阵乘法速度的 | 至少 25.00% | 18.75% | 没有达到",
+    ):
+        assert line in lines
+    assert "CPU，`resnet20`：速度是常见写法的 | 至少 3.50 倍 |" in "\n".join(lines)
+    shown = expand("{{ speed() }}", Results(benchmarks=(made[1],)))
+    for row in (
+        "| 速度是常见写法的 | 3.00 倍（各遍 2.00 至 4.00） |",
+        "| 本项目达到其中的 | 18.75% |",
+        "| 数据增强占一步 | 1.50% |",
+        "| 测速进程的内存峰值 | 1,024 MiB |",
+    ):
+        assert row in shown
+
+
+def test_classes_have_the_names_of_their_images() -> None:
+    """In Chinese as in the package."""
+    assert dict(zip(wording.CLASSES, CLASSES, strict=True)) == {
+        "飞机": "airplane",
+        "汽车": "automobile",
+        "鸟": "bird",
+        "猫": "cat",
+        "鹿": "deer",
+        "狗": "dog",
+        "青蛙": "frog",
+        "马": "horse",
+        "船": "ship",
+        "卡车": "truck",
+    }
+
+
+def test_mistakes_are_told_from_the_true_class_to_the_predicted_one(tmp_path: Path) -> None:
+    """The invented network takes each class for the next."""
+    results = read_results(publish(tmp_path, invented(NOTES_CPU, 0, 0.9)))
+    assert "<li>飞机被认成汽车：占全部飞机图片的 10.0%。</li>" in expand(
+        "{{ confusions() }}", results
+    )
+    matrix = expand("{{ confusion_matrix() }}", results)
+    assert "飞机被认成汽车" in matrix
+    wrong = re.findall(
+        r'<rect x="([\d.]+)" y="([\d.]+)"[^>]*class="cell wrong"[^>]*opacity:0.85', matrix
+    )
+    right = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"[^>]*class="cell right"', matrix)
+    assert wrong[0] == (right[1][0], right[0][1]), "in the first row, the second column"
 
 
 def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
@@ -136,6 +208,13 @@ def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:
     shown = expand("{{ pace() }}", results)
     assert "<td>14 分钟</td><td>16 分钟</td><td>16 分钟</td><td>没有到</td>" in shown
     assert "notes-cpu，16 轮用 16 分钟到 93.00%" in shown
+
+
+def test_each_recipe_has_a_line_of_its_own(tmp_path: Path) -> None:
+    names = ("notes", "notes-cpu", "fast", "fast-cpu", "fast-cpu-short")
+    results = read_results(publish(tmp_path, *(invented(get_recipe(n), 0, 0.9) for n in names)))
+    shown = expand("{{ pace() }}", results)
+    assert len(set(re.findall(r'class="line ([^"]+)"', shown))) == len(names)
 
 
 def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:

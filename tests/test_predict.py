@@ -28,6 +28,17 @@ def test_any_picture_becomes_32_by_32_rgb(tmp_path: Path, mode: str) -> None:
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_lies_on_white(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "picture.png"
+    picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 0, 16, 32))
+    (picture.quantize() if mode == "P" else picture.convert(mode)).save(path)
+    image = read_image(path)
+    assert image[:, :, :16].unique().tolist() == [0]
+    assert image[:, :, 16:].unique().tolist() == [255]
+
+
 @pytest.mark.parametrize("mode", ["I;16", "I"])
 def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "picture.tiff"
@@ -73,7 +84,12 @@ def test_the_shipped_weights_reach_their_records_accuracy(cifar10_root: Path) ->
 
 
 @pytest.mark.parametrize(
-    "images", [torch.rand(1, 3, 32, 32), torch.zeros(3, 32, 32, dtype=torch.uint8)]
+    "images",
+    [
+        torch.rand(1, 3, 32, 32),
+        torch.zeros(3, 32, 32, dtype=torch.uint8),
+        torch.zeros(1, 3, 224, 224, dtype=torch.uint8),
+    ],
 )
 def test_other_images_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(InputError, match="images must be uint8"):

@@ -6,13 +6,14 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torchvision.datasets import CIFAR10
 
-from cifar_resnet import cli, results
+from cifar_resnet import audit, cli, results
 from cifar_resnet.analysis import analyze, read_analysis
 from cifar_resnet.audit import source_at
 from cifar_resnet.checkpoint import save_weights
@@ -24,7 +25,7 @@ from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, Software, checksum, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
-from tests.site_build import ROOT, invented
+from tests.site_build import ROOT, invented, invented_bench
 
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
@@ -398,6 +399,52 @@ def test_a_benchmark_that_does_not_hold_is_noticed(
         content[field] = content[field] | value if isinstance(value, dict) else value
     rewrite(copy, **content)
     assert message in problems(tmp_path, run / "weights.safetensors")
+
+
+def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docstrings and comments may change."""
+    record = invented_bench("resnet20")
+    source = (ROOT / "cifar_resnet" / "bench.py").read_bytes()
+
+    def git(then: bytes, *words: str) -> bytes | None:
+        path = words[1].partition(":")[2]
+        return then if path.endswith("/bench.py") else (ROOT / path).read_bytes()
+
+    for old, new, changed in (
+        (b"The plain loop that", b"The loop that", []),
+        (b"  # not on Windows", b"", []),
+        (b"num_workers=2", b"num_workers=8", ["bench.reference_steps"]),
+        (b"2 * size**3", b"size**3", ["bench.bench"]),
+    ):
+        assert old in source
+        monkeypatch.setattr(audit, "git", partial(git, source.replace(old, new)))
+        assert audit.measured_otherwise(record) == changed
+
+
+def test_a_time_counts_on_the_machine_it_is_meant_for() -> None:
+    (job, *_) = jobs(select(["fast-cpu"]))
+    record = invented(job.recipe, 0, 0.94)
+    assert list(results._other_machines([record])) == []
+    for change in ({"threads": 4}, {"device": "cuda"}):
+        other = replace(record, hardware=replace(record.hardware, **change))
+        (problem,) = results._other_machines([other])
+        assert "its time counts on cpu with 2" in problem
+
+
+@pytest.mark.parametrize("kind", ["run", "analysis", "benchmark"])
+def test_any_record_can_be_published_by_its_file(
+    run: Path, published: Path, analysed: Path, tmp_path: Path, kind: str
+) -> None:
+    speeds = invented_bench("resnet20")
+    write_record(replace(speeds, software=committed(speeds.software)), tmp_path / "speed.json")
+    file = {"run": run / "record.json", "analysis": analysed, "benchmark": tmp_path / "speed.json"}
+    folder = {"run": "runs", "analysis": "analyses", "benchmark": "bench"}[kind]
+    target = tmp_path / "elsewhere"
+    if kind == "analysis":
+        with pytest.raises(InputError, match=r"its weights are of smoke.*, not published"):
+            add(file[kind], target)
+        add(run, target)
+    assert add(file[kind], target).parent == target / folder
 
 
 def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from cifar_resnet.checkpoint import load_checkpoint, load_weights, sha256, sole_
 from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Silent
+from cifar_resnet.distributed import World
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import differences, fingerprint
@@ -149,18 +150,49 @@ def test_code_is_compiled_where_that_is_measured_to_be_faster(
 ) -> None:
     measured: list[str] = []
 
-    def fastest(hardware: Hardware, _: Recipe) -> tuple[Hardware, float]:
+    def fastest(hardware: Hardware, _: Recipe, *, graphs: bool) -> tuple[Hardware, float]:
         measured.append("once")
+        assert graphs
         return replace(hardware, compile=speedup > 1), speedup
 
     monkeypatch.setattr(module, "fastest", fastest)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    undecided = replace(cpu, compile=None)
+    undecided, longer = replace(cpu, compile=None), replace(RECIPE, epochs=5)
     with pytest.raises(KeyboardInterrupt):
-        fit(RECIPE, synthetic, undecided, out=tmp_path, display=Interrupt())
-    record = fit(RECIPE, synthetic, undecided, out=tmp_path, resume=True).record
+        fit(longer, synthetic, undecided, out=tmp_path, display=Interrupt())
+    other = replace(cpu, compile=not compiled)
+    with pytest.raises(InputError, match="begun with other --compile"):
+        fit(longer, synthetic, other, out=tmp_path, resume=True)
+    record = fit(longer, synthetic, undecided, out=tmp_path, resume=True).record
     assert record.hardware.compile is compiled
     assert measured == ["once"], "a resumed run goes on as it began"
+
+
+def test_for_a_few_epochs_nothing_is_compiled_nor_measured(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, "fastest")
+    assert not fit(
+        RECIPE, synthetic, replace(cpu, compile=None), out=tmp_path
+    ).record.hardware.compile
+
+
+def test_processes_decide_on_their_share_and_without_graphs(
+    cpu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def fastest(hardware: Hardware, recipe: Recipe, *, graphs: bool) -> tuple[Hardware, float]:
+        asked.append((recipe.batch_size, graphs))
+        return replace(hardware, compile=False), 0.9
+
+    monkeypatch.setattr(module, "fastest", fastest)
+    monkeypatch.setattr(module, "tell", lambda value, world: value)
+    recipe = replace(RECIPE, epochs=5)
+    for size in (1, 4):
+        undecided = replace(cpu, compile=None)
+        module._decide_on_compiling(undecided, recipe, None, Silent(), World(0, size))
+    assert asked == [(16, True), (4, False)]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

