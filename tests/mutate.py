@@ -51,6 +51,7 @@ PAGES = ("tests/test_docs.py",)
 OPTIMIZER = "tests/test_optimizer.py"
 EVIDENCE = ("tests/test_evidence.py",)
 HOOKS = ("tests/test_hooks.py",)
+ANALYSIS = "tests/test_analysis.py"
 RUN = "results/runs/notes-cpu-*.json"
 STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
 
@@ -182,7 +183,9 @@ MUTATIONS = (
         "return output",
     ),
     _code("steps of an analysis", "analysis", "_STEPS, _LENGTH = 5,", "_STEPS, _LENGTH = 6,"),
-    _code("an analysis up the gradient", "analysis", "parameter.sub_(", "parameter.add_("),
+    _code(
+        "an analysis up the gradient", "analysis", "parameter.sub_(", "parameter.add_(", ANALYSIS
+    ),
     _code("a plain loop made slower", "bench", "num_workers=2", "num_workers=1"),
     _code(
         "a share doubled",

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_resnet.analysis import blocks, gradient_norms, residual_ratios, shortcut, without
+from cifar_resnet.analysis import (
+    _LENGTH,
+    _STEPS,
+    _descend,
+    blocks,
+    gradient_norms,
+    residual_ratios,
+    shortcut,
+    without,
+)
 from cifar_resnet.depth import Block
 from cifar_resnet.networks import build
 from cifar_resnet.synthetic import draw
@@ -17,6 +26,20 @@ def test_gradient_norms_are_those_of_autograd() -> None:
     loss = nn.functional.cross_entropy(model(images), labels)
     (expected,) = torch.autograd.grad(loss, [model[0].weight])
     assert gradient_norms(model, images, labels) == [pytest.approx(float(expected.norm()))]
+
+
+def test_steps_go_down_the_gradient_and_are_as_long_as_they_are_said_to_be() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 10, 32), nn.Flatten())
+    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
+    before = nn.utils.parameters_to_vector(model.parameters()).detach()
+    loss = nn.functional.cross_entropy(model(images), labels)
+    gradient_norms(model, images, labels)
+    norms = _descend(model, images, labels)
+    after = nn.utils.parameters_to_vector(model.parameters()).detach()
+    assert nn.functional.cross_entropy(model(images), labels) < loss
+    assert float((after - before).norm()) == pytest.approx(_STEPS * _LENGTH, rel=0.05), "hardly any turn"
+    assert norms == [pytest.approx(gradient_norms(model, images, labels)[0])]
 
 
 @pytest.mark.parametrize("network", ["resnet18", "resnet20"])
