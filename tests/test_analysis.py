@@ -38,7 +38,9 @@ def test_steps_go_down_the_gradient_and_are_as_long_as_they_are_said_to_be() -> 
     norms = _descend(model, images, labels)
     after = nn.utils.parameters_to_vector(model.parameters()).detach()
     assert nn.functional.cross_entropy(model(images), labels) < loss
-    assert float((after - before).norm()) == pytest.approx(_STEPS * _LENGTH, rel=0.05), "hardly any turn"
+    assert float((after - before).norm()) == pytest.approx(_STEPS * _LENGTH, rel=0.05), (
+        "hardly any turn"
+    )
     assert norms == [pytest.approx(gradient_norms(model, images, labels)[0])]
 
 
