@@ -18,7 +18,7 @@ from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer
 
-_SHOWN = 5
+_SHOWN = 4
 
 
 def figure(name: str) -> str:

@@ -375,7 +375,10 @@ def _fails(command: list[str], root: Path, environment: dict[str, str]) -> bool:
 
 
 def copy(target: Path) -> None:
-    """The project's own files."""
+    """The project's own files, and its history, which records are held against."""
+    subprocess.run(
+        ["git", "clone", "--quiet", "--shared", "--no-checkout", ROOT, target], check=True
+    )
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
