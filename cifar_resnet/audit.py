@@ -98,10 +98,18 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
 
 # What decides the figures of a benchmark, by module.
 _MEASURING = {
-    "bench": ("bench", "reference_steps", "_Pictures", "_step", "_repeat", "_peak_bytes"),
-    "compiling": ("training_steps", "compiled"),
+    "bench": (
+        *("bench", "reference_steps", "_Pictures", "_step", "_repeat"),
+        *("_allocated", "_peak_bytes"),
+    ),
+    "compiling": ("training_steps", "compiled", "fastest", "seconds"),
     "train": ("train_epoch", "batches", "make_optimizer"),
-    "augment": ("augment", "random_crop", "random_flip", "random_erasing", "normalize"),
+    "augment": (
+        *("Augmentation", "augment", "random_crop", "random_flip", "random_erasing"),
+        "normalize",
+    ),
+    "hardware": ("_keep_freed_memory",),
+    "recipe": ("notes",),
 }
 
 

@@ -131,8 +131,13 @@ def _parser() -> _Parser:
     listed.set_defaults(run=commands.experiments_list)
     status = actions.add_parser("status", help="how far the experiments are")
     status.set_defaults(run=commands.experiments_status)
-    run = actions.add_parser("run", parents=[machine, compiling], help="run what is still missing")
-    run.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    run = actions.add_parser(
+        "run",
+        parents=[machine, compiling],
+        help="run what is still missing",
+        description="Run what is still missing, in the precision of what is published.",
+    )
+    run.add_argument("names", nargs="*", metavar="NAME", help="default: all for the device")
     run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
     run.add_argument("--budget", default="inf", help="stop by then, such as 9m (default: never)")
     run.add_argument(

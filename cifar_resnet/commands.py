@@ -217,8 +217,10 @@ def experiments_run(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {args.jobs}")
     budget = float("inf") if args.budget == "inf" else parse_budget(args.budget)
-    kind = find_device(args.device).partition(":")[0]
-    wanted = jobs(select(args.names, kind))
+    meant_for = {experiment.device for experiment in select(args.names)}
+    if args.device is None and len(meant_for) == 1:
+        (args.device,) = meant_for
+    wanted = jobs(select(args.names, find_device(args.device).partition(":")[0]))
     options = []
     for name in ("data", "device", "precision", "threads"):
         value = getattr(args, name)
@@ -236,7 +238,7 @@ def experiments_run(args: argparse.Namespace) -> None:
         args.out,
         options=options,
         here=[] if args.compile is not None else done,
-        published=published,
+        published=[] if args.again else published,
         budget=budget,
         parallel=args.jobs,
     )

@@ -76,18 +76,23 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of an experiment, on its kind of device, with so many threads if times count."""
+    """One run of an experiment, on its kind of device; alone there, if its time counts."""
 
     experiment: str
     arm: Arm
     seed: int
     device: str = "cpu"
-    threads: int | None = None
+    timed: bool = False
 
     @property
     def recipe(self) -> Recipe:
         """What it trains."""
         return get_recipe(self.arm.recipe, **self.arm.changes)
+
+    @property
+    def threads(self) -> int | None:
+        """How many it must have, if that matters."""
+        return _CORES if self.timed and self.device == "cpu" else None
 
     @property
     def folder(self) -> str:
@@ -111,6 +116,7 @@ class Job:
             (record.recipe, record.seed) == (self.recipe, self.seed)
             and used.device.partition(":")[0] == self.device
             and self.threads in (None, used.threads)
+            and (used.processes == 1 or not self.timed)
             and self.arm.precision in (None, used.precision)
         )
 
@@ -299,13 +305,7 @@ def jobs(experiments: Iterable[Experiment]) -> list[Job]:
     ['notes/run-seed0', 'notes/run-seed1', 'notes/run-seed2']
     """
     return [
-        Job(
-            experiment.name,
-            arm,
-            seed,
-            experiment.device,
-            _CORES if experiment.timed and experiment.device == "cpu" else None,
-        )
+        Job(experiment.name, arm, seed, experiment.device, experiment.timed)
         for experiment in experiments
         for seed in experiment.seeds
         for arm in experiment.arms
@@ -395,7 +395,7 @@ def run(
         here: records of earlier runs on this machine.
         published: records of other machines, too.
         budget: seconds; a job that is not done by then is interrupted and resumes later.
-        parallel: jobs at a time.
+        parallel: jobs at a time; one whose time counts has the machine to itself.
         grace: seconds kept back from the budget for interrupting.
 
     Returns:
@@ -413,6 +413,8 @@ def run(
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
+                if running and any(job.timed for job in (waiting[0], *running)):
+                    break
                 job = waiting.pop(0)
                 begun = (out / job.folder / "checkpoint.pt").exists()  # and goes on as it began
                 told = [] if begun else _compiled_as_before(job, records)
@@ -475,7 +477,7 @@ def _in_the_same_precision(job: Job, published: Iterable[Record]) -> list[str]:
 
 
 def _set_aside_other_code(folder: Path) -> None:
-    """Rename a run that was begun by other code, which this code would refuse to go on with.
+    """Rename a run that was begun by other code or torch, which would not be gone on with.
 
     What is damaged or still being trained stays where it is; training will say so.
     """
@@ -483,8 +485,9 @@ def _set_aside_other_code(folder: Path) -> None:
     if not checkpoint.exists():
         return
     with suppress(InputError), sole_user(folder):
-        began = load_checkpoint(checkpoint).get("source_sha256")
-        if began != software().source_sha256:
+        state, here = load_checkpoint(checkpoint), software()
+        began, where = state.get("source_sha256"), str(state.get("where"))
+        if began != here.source_sha256 or not where.endswith(f"torch {here.torch}"):
             places = (
                 folder.with_name(f"{folder.name}.other-code-{str(began)[:8]}{f'-{i}' * (i > 1)}")
                 for i in count(1)

@@ -23,7 +23,7 @@ from cifar_resnet.audit import (
 from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import EXPERIMENTS, compared_in_precision, jobs
+from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
 from cifar_resnet.record import Record, Software, read_record, software, write_record
@@ -48,7 +48,8 @@ def add(run: Path, results: Path) -> Path:
 
     Raises:
         InputError: if the record is invalid, not of CIFAR-10, made by code that was not
-            committed, published already, or an analysis of weights whose run is not published.
+            committed or on hardware that its experiment is not meant for, published already, or
+            an analysis of weights whose run is not published.
 
     Example:
         >>> add(Path("nowhere"), Path("results"))
@@ -65,10 +66,15 @@ def add(run: Path, results: Path) -> Path:
         if record.weights_record and not published.exists():
             problem = problem or f"its weights are of {record.weights_record}, not published"
     else:
-        folder, problem = FOLDERS.get(record.data.eval_split, ""), objection(record)
+        folder = FOLDERS.get(record.data.eval_split, "")
+        problem = objection(record) or next(_other_machines([record]), None)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
     target = results / folder / f"{record.id}.json"
+    if isinstance(record, AnalysisRecord) and target.exists():
+        known = read_analysis(target).finished
+        if known >= record.finished:
+            raise InputError(f"{source}: {target} is published already, of {known}")
     if isinstance(record, Record):
         for path in target.parent.glob("*.json"):
             other = read_record(path)
@@ -200,16 +206,20 @@ def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
 
 
 def _other_machines(records: Iterable[Record]) -> Iterator[str]:
-    """Runs whose time counts, on other machines than it is meant for."""
-    ran = {(r.recipe, r.seed): r for r in records if r.data.eval_split == "test"}
-    for job in jobs(experiment for experiment in EXPERIMENTS if experiment.timed):
-        record = ran.get((job.recipe, job.seed))
-        if record and not job.answered_by(record):
+    """Runs of an experiment's recipe and seed on hardware that the experiment is not meant for."""
+    wanted: dict[tuple[Recipe, int], list[Job]] = {}
+    for job in jobs(EXPERIMENTS):
+        wanted.setdefault((job.recipe, job.seed), []).append(job)
+    for record in records:
+        alike = wanted.get((record.recipe, record.seed), [])
+        if record.data.eval_split != "test" or not alike:
+            continue
+        if not any(job.answered_by(record) for job in alike):
             used = record.hardware
             yield (
-                f"experiment {job.experiment}: {record.id} ran on {used.device} with "
-                f"{used.threads} threads; its time counts on {job.device}"
-                + (f" with {job.threads}" if job.threads else "")
+                f"{record.id} ran on {used.device}, {used.threads} threads, {used.processes} "
+                f"processes, for which experiment {alike[0].experiment} is not meant; leave it "
+                f"out and run: cifar-resnet experiments run {alike[0].experiment}"
             )
 
 

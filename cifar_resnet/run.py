@@ -109,7 +109,8 @@ def _decide_on_compiling(
         before = replace(hardware, compile=state["compile"], cuda_graphs=state["cuda_graphs"])
         if hardware.compile is not None and hardware != before:
             raise InputError(
-                "the run was begun with other --compile or --cuda-graphs; leave them out to go on"
+                f"the run was begun {'compiled' if before.compile else 'uncompiled'}; go on with "
+                "the same --compile and --cuda-graphs, where there is a compiler if need be"
             )
         return before
     if hardware.compile is not None:

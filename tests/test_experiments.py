@@ -135,6 +135,12 @@ def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
         save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
         experiments._set_aside_other_code(folder)
         assert aside.with_name(f"{aside.name}-{number}").exists()
+    here = experiments.software()
+    mine = {"source_sha256": here.source_sha256, "where": f"1 x CPU, fp32, torch {here.torch}"}
+    for change, goes_on in (({}, True), ({"where": "1 x CPU, fp32, torch 0.4.1"}, False)):
+        save_checkpoint(folder / "checkpoint.pt", mine | change)
+        experiments._set_aside_other_code(folder)
+        assert folder.exists() == goes_on
 
 
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
@@ -249,7 +255,7 @@ def test_what_an_arm_compares_stands_against_other_wishes(
 ) -> None:
     said: list[list[str]] = []
     monkeypatch.setattr(experiments.subprocess, "Popen", lambda words, **_: said.append(words))
-    job = Job("test", replace(QUICK, precision="fp32"), 0, threads=2)
+    job = Job("test", replace(QUICK, precision="fp32"), 0, timed=True)
     experiments._start(job, tmp_path, ["--precision", "bf16", "--threads", "1", "--data", "d"])
     args = cli._parser().parse_args(said[0][3:])
     assert (args.recipe, args.precision, args.threads, args.data) == ("smoke", "fp32", 2, "d")
@@ -277,6 +283,25 @@ def test_further_runs_are_in_the_precision_of_those_published(
     assert given == [["--data", "d"], ["--precision", "fp16", "--data", "d"], ["--data", "d"]]
 
 
+def test_a_run_whose_time_counts_has_the_machine_to_itself(
+    quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(quick[0] / quick[1].folder / "record.json")
+    started: list[subprocess.Popen[bytes]] = []
+    beside: list[int] = []
+
+    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+        beside.append(sum(process.poll() is None for process in started))
+        write_record(record, out / job.folder / "record.json")
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"]))
+        return started[-1]
+
+    monkeypatch.setattr(experiments, "_start", start)
+    queue = [Job("test", QUICK, seed, timed=seed == 2) for seed in range(4)]
+    assert run(queue, tmp_path, options=[], parallel=2) == []
+    assert beside == [0, 1, 0, 0]
+
+
 def test_an_experiment_is_for_one_kind_of_device(quick: tuple[Path, Job]) -> None:
     assert {e.device for e in select([], "cpu")} == {"cpu"}
     assert {e.device for e in select([], "cuda")} == {"cuda"}
@@ -287,7 +312,10 @@ def test_an_experiment_is_for_one_kind_of_device(quick: tuple[Path, Job]) -> Non
     record = read_record(out / job.folder / "record.json")
     assert job.answered_by(record)
     assert not replace(job, device="cuda").answered_by(record)
-    assert not replace(job, threads=2).answered_by(record)
+    timed, two = replace(job, timed=True), replace(record.hardware, threads=2)
+    assert not timed.answered_by(record)
+    assert timed.answered_by(replace(record, hardware=two))
+    assert not timed.answered_by(replace(record, hardware=replace(two, processes=2)))
     assert {j.threads for j in jobs(select(["fast-cpu", "surgery-cpu", "fast"]))} == {2, None}
 
 

@@ -421,14 +421,23 @@ def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.Monk
         assert audit.measured_otherwise(record) == changed
 
 
-def test_a_time_counts_on_the_machine_it_is_meant_for() -> None:
+def test_all_that_measures_is_there() -> None:
+    for module, names in audit._MEASURING.items():
+        source = (ROOT / "cifar_resnet" / f"{module}.py").read_bytes()
+        assert set(names) <= set(audit._definitions(source))
+
+
+def test_a_time_counts_on_the_machine_it_is_meant_for(tmp_path: Path) -> None:
     (job, *_) = jobs(select(["fast-cpu"]))
     record = invented(job.recipe, 0, 0.94)
     assert list(results._other_machines([record])) == []
-    for change in ({"threads": 4}, {"device": "cuda"}):
+    for change in ({"threads": 4}, {"device": "cuda"}, {"processes": 2}):
         other = replace(record, hardware=replace(record.hardware, **change))
         (problem,) = results._other_machines([other])
-        assert "its time counts on cpu with 2" in problem
+        assert "for which experiment fast-cpu is not meant" in problem
+        write_record(replace(other, software=committed(other.software)), tmp_path / "record.json")
+        with pytest.raises(InputError, match=r"cannot be published.*is not meant"):
+            add(tmp_path, tmp_path / "results")
 
 
 @pytest.mark.parametrize("kind", ["run", "analysis", "benchmark"])
@@ -445,6 +454,9 @@ def test_any_record_can_be_published_by_its_file(
             add(file[kind], target)
         add(run, target)
     assert add(file[kind], target).parent == target / folder
+    if kind == "analysis":
+        with pytest.raises(InputError, match="published already, of "):
+            add(file[kind], target)
 
 
 def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:

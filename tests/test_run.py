@@ -161,7 +161,7 @@ def test_code_is_compiled_where_that_is_measured_to_be_faster(
     with pytest.raises(KeyboardInterrupt):
         fit(longer, synthetic, undecided, out=tmp_path, display=Interrupt())
     other = replace(cpu, compile=not compiled)
-    with pytest.raises(InputError, match="begun with other --compile"):
+    with pytest.raises(InputError, match="compiled; go on with the same"):
         fit(longer, synthetic, other, out=tmp_path, resume=True)
     record = fit(longer, synthetic, undecided, out=tmp_path, resume=True).record
     assert record.hardware.compile is compiled
