@@ -69,19 +69,32 @@ def test_a_precision_that_is_compared_is_asked_for(quick: tuple[Path, Job]) -> N
     assert missing([same, other], []) == [same, other]
 
 
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, record: Record, seconds: int = 0
+) -> tuple[list[list[str]], list[int]]:
+    """Have every job leave this record; tells each one's options, and how many ran beside it."""
+    given: list[list[str]] = []
+    beside: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+        given.append(options)
+        beside.append(sum(process.poll() is None for process in started))
+        write_record(record, out / job.folder / "record.json")
+        code = f"import time; time.sleep({seconds})"
+        started.append(subprocess.Popen([sys.executable, "-c", code]))
+        return started[-1]
+
+    monkeypatch.setattr(experiments, "_start", start)
+    return given, beside
+
+
 def test_how_to_compile_is_measured_once_for_runs_alike(
     quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(quick[0] / quick[1].folder / "record.json")
     graphs = replace(record.hardware, compile=True, cuda_graphs=True)
-    given: list[list[str]] = []
-
-    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
-        given.append(options)
-        write_record(replace(record, hardware=graphs), out / job.folder / "record.json")
-        return subprocess.Popen([sys.executable, "-c", ""])
-
-    monkeypatch.setattr(experiments, "_start", start)
+    given, _ = pretend(monkeypatch, replace(record, hardware=graphs))
     larger = replace(QUICK, changes=QUICK.changes | {"batch_size": 64})
     queue = [Job("test", QUICK, 0), Job("test", QUICK, 1), Job("test", larger, 0)]
     assert run(queue, tmp_path, options=["--device", "cuda"]) == []
@@ -269,14 +282,7 @@ def test_further_runs_are_in_the_precision_of_those_published(
     monkeypatch.setattr(
         experiments, "EXPERIMENTS", (Experiment("test", "a claim", (QUICK,), (0, 1)),)
     )
-    given: list[list[str]] = []
-
-    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
-        given.append(options)
-        write_record(record, out / job.folder / "record.json")
-        return subprocess.Popen([sys.executable, "-c", ""])
-
-    monkeypatch.setattr(experiments, "_start", start)
+    given, _ = pretend(monkeypatch, record)
     queue = [Job("test", QUICK, 1)]
     for published in ([], [other], [other, record]):
         assert run(queue, tmp_path, options=["--data", "d"], published=published) == []
@@ -287,16 +293,7 @@ def test_a_run_whose_time_counts_has_the_machine_to_itself(
     quick: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(quick[0] / quick[1].folder / "record.json")
-    started: list[subprocess.Popen[bytes]] = []
-    beside: list[int] = []
-
-    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
-        beside.append(sum(process.poll() is None for process in started))
-        write_record(record, out / job.folder / "record.json")
-        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"]))
-        return started[-1]
-
-    monkeypatch.setattr(experiments, "_start", start)
+    _, beside = pretend(monkeypatch, record, seconds=1)
     queue = [Job("test", QUICK, seed, timed=seed == 2) for seed in range(4)]
     assert run(queue, tmp_path, options=[], parallel=2) == []
     assert beside == [0, 1, 0, 0]
