@@ -210,8 +210,9 @@ def experiments_status(args: argparse.Namespace) -> None:
 
 def experiments_run(args: argparse.Namespace) -> None:
     """Run what is missing within the budget."""
-    from cifar_resnet.experiments import finished, jobs, missing, parse_budget, run, select
+    from cifar_resnet.experiments import finished, jobs, missing, select
     from cifar_resnet.hardware import find_device
+    from cifar_resnet.queue import parse_budget, run
 
     _needs_signals("experiments run")
     if args.jobs < 1:

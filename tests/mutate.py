@@ -130,6 +130,20 @@ MUTATIONS = (
         "float(epoch))",
         "tests/test_train.py",
     ),
+    _code(
+        "a value read from the GPU at every step",
+        "train",
+        "loss * len(y), (logits",
+        "loss.detach() * len(y), loss.item() * 0 + (logits",
+        "tests/test_gpu.py",
+    ),
+    _code(
+        "an index on the wrong device",
+        "augment",
+        "torch.arange(n, device=images.device)",
+        "torch.arange(n)",
+        "tests/test_gpu.py",
+    ),
     _code("Muon's norm", "optimizer", "math.sqrt(len(p)) / p.norm()", "1 / p.norm()", OPTIMIZER),
     _code(
         "Muon's iterations", "optimizer", "iterations: int = 3", "iterations: int = 5", OPTIMIZER

@@ -1,12 +1,11 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_resnet.augment import Augmentation, augment
 from cifar_resnet.data import Dataset
 from cifar_resnet.networks import build
-from cifar_resnet.recipe import OPTIMIZERS, Recipe
+from cifar_resnet.recipe import Recipe
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import batches, make_optimizer, train_epoch
 
@@ -48,40 +47,6 @@ def test_one_epoch_by_hand(synthetic: Dataset) -> None:
     assert accuracy == right / 64
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
-
-
-class Reads(TorchDispatchMode):
-    """Counts what makes a host wait for its device: reading a value, or a shape known there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        waits = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
-        self.count += function in waits
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_no_step_waits_for_the_device(synthetic: Dataset, optimizer: str) -> None:
-    """On a GPU a single read value a step would leave it idle; twice the steps read no more."""
-    recipe = Recipe(
-        name="test", epochs=2, batch_size=16, optimizer=optimizer,
-        low_resolution=24, low_resolution_share=0.5,
-    )  # fmt: skip
-
-    def reads(images: int) -> int:
-        model = nn.Sequential(
-            nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
-        )
-        optimizer = make_optimizer(model, recipe)
-        data = synthetic.train_images[:images], synthetic.train_labels[:images]
-        with Reads() as seen:
-            train_epoch(model, optimizer, recipe, *data, epoch=0, seed=0)
-        return seen.count
-
-    assert reads(32) == reads(64)
 
 
 def test_epochs_see_other_orders_and_seeds_too() -> None:

@@ -1,0 +1,258 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_resnet import cli, experiments, queue
+from cifar_resnet.checkpoint import save_checkpoint, sole_user
+from cifar_resnet.experiments import Arm, Experiment, Job, finished
+from cifar_resnet.queue import run
+from cifar_resnet.record import Record, read_record, write_record
+from tests.site_build import invented
+
+QUICK = Arm("quick", "smoke", {"epochs": 1, "network": "resnet20", "warmup_epochs": 0})
+SLOW = Arm("slow", "smoke", {"epochs": 500, "network": "resnet20"})
+OPTIONS = ["--data", "synthetic", "--threads", "1", "--no-compile"]
+JOB = Job("test", QUICK, 0)
+RECORD = invented(JOB.recipe, 0, 0.5)
+
+
+def on(record: Record, **hardware: Any) -> Record:
+    """The same on other hardware."""
+    return replace(record, hardware=replace(record.hardware, **hardware))
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes some arms and seeds the only experiment there is."""
+
+    def choose(*seeds: int, arms: tuple[Arm, ...] = (QUICK,)) -> None:
+        everything = (Experiment("test", "a claim", arms, seeds),)
+        monkeypatch.setattr(experiments, "EXPERIMENTS", everything)
+
+    return choose
+
+
+@pytest.fixture
+def main(tmp_path: Path) -> Callable[..., int]:
+    """The command, with the temporary folder in place of ``results`` and of ``runs``."""
+
+    def call(action: str, *words: str) -> int:
+        here = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+        return cli.main(["experiments", action, *here, *words])
+
+    return call
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, record: Record, seconds: int = 0
+) -> tuple[list[list[str]], list[int]]:
+    """Have every job leave this record; tells each one's options, and how many ran beside it."""
+    given: list[list[str]] = []
+    beside: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+        given.append(options)
+        beside.append(sum(process.poll() is None for process in started))
+        write_record(record, out / job.folder / "record.json")
+        code = f"import time; time.sleep({seconds})"
+        started.append(subprocess.Popen([sys.executable, "-c", code]))
+        return started[-1]
+
+    monkeypatch.setattr(queue, "_start", start)
+    return given, beside
+
+
+def test_a_job_leaves_the_record_of_its_recipe(tmp_path: Path) -> None:
+    assert run([JOB], tmp_path, options=OPTIONS) == []
+    assert JOB.answered_by(read_record(tmp_path / JOB.folder / "record.json"))
+    assert finished([tmp_path]) == [], "synthetic images do not count"
+
+
+def test_how_to_compile_is_measured_once_for_runs_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, _ = pretend(monkeypatch, on(RECORD, compile=True, cuda_graphs=True))
+    larger = replace(QUICK, changes=QUICK.changes | {"batch_size": 64})
+    three = [JOB, replace(JOB, seed=1), replace(JOB, arm=larger)]
+    assert run(three, tmp_path, options=["--device", "cuda"]) == []
+    settled = ["--compile", "--cuda-graphs"]
+    assert given == [["--device", "cuda"], [*settled, "--device", "cuda"], ["--device", "cuda"]]
+
+    known = [on(RECORD, compile=False)]
+    assert run(three, tmp_path, options=[], here=known) == []
+    assert given[3:] == [["--no-compile"], ["--no-compile"], []]
+
+    save_checkpoint(tmp_path / JOB.folder / "checkpoint.pt", {})
+    assert run([JOB], tmp_path, options=[], here=known) == []
+    assert given[6:] == [[]], "what was begun goes on as it began"
+
+
+def test_a_wish_about_compiling_stands_against_earlier_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    only: Callable[..., None],
+    main: Callable[..., int],
+) -> None:
+    write_record(RECORD, tmp_path / "out" / "one.json")
+    only(0, 1)
+    known: list[list[str]] = []
+
+    def note(*_: object, **given: list[Record]) -> list[Job]:
+        known.append([found.id for found in given["here"]])
+        return []
+
+    monkeypatch.setattr(queue, "run", note)
+    for wish in ([], ["--no-compile"]):
+        assert main("run", "--device", "cpu", *wish) == 0
+    assert known == [[RECORD.id], []]
+
+
+def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
+    bad = Job("test", Arm("bad", "smoke", {"network": "vgg"}), 0)
+    assert run([bad], tmp_path, options=OPTIONS) == [bad]
+    assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
+
+
+def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
+    folder = tmp_path / JOB.folder
+    save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+    assert run([JOB], tmp_path, options=OPTIONS) == []
+    assert (folder / "record.json").exists()
+    aside = tmp_path / f"{JOB.folder}.other-code-ffffffff"
+    assert (aside / "checkpoint.pt").exists()
+    for number in (2, 3):  # nothing set aside is written over
+        save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+        queue._set_aside_other_code(folder)
+        assert aside.with_name(f"{aside.name}-{number}").exists()
+    here = queue.software()
+    mine = {"source_sha256": here.source_sha256, "where": f"1 x CPU, fp32, torch {here.torch}"}
+    for change, goes_on in (({}, True), ({"where": "1 x CPU, fp32, torch 0.4.1"}, False)):
+        save_checkpoint(folder / "checkpoint.pt", mine | change)
+        queue._set_aside_other_code(folder)
+        assert folder.exists() == goes_on
+
+
+def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", {"source_sha256": "f" * 64})
+    with sole_user(tmp_path / "run"):
+        queue._set_aside_other_code(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
+    slow, never = Job("test", SLOW, 0), Job("test", SLOW, 1)
+    assert run([slow, never], tmp_path, options=OPTIONS, budget=6, grace=0) == []
+    assert (tmp_path / slow.folder / "log.txt").exists()
+    assert not (tmp_path / slow.folder / "record.json").exists()
+    assert not (tmp_path / never.folder).exists()
+
+
+def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children of a background shell ignore SIGINT."""
+    monkeypatch.setattr(queue, "_PATIENCE", 0.5)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS, budget=3, grace=0) == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_status_counts_and_run_skips_what_is_finished(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only: Callable[..., None],
+    main: Callable[..., int],
+) -> None:
+    write_record(RECORD, tmp_path / "runs" / "one.json")
+    only(0)
+    assert main("status") == 0
+    assert "1 of   1 runs  a claim" in capsys.readouterr().out
+
+    def fail(*_: object) -> None:
+        raise AssertionError("nothing is missing")
+
+    monkeypatch.setattr(queue, "_start", fail)
+    assert main("run", "--device", "cpu") == 0
+    assert "--again repeats what is published" in capsys.readouterr().out
+
+
+def test_a_published_experiment_can_be_repeated_and_compared(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only: Callable[..., None],
+    main: Callable[..., int],
+) -> None:
+    write_record(RECORD, tmp_path / "runs" / "one.json")
+    only(0)
+
+    def rerun(jobs: list[Job], out: Path, **_: object) -> list[Job]:
+        (job,) = jobs
+        write_record(invented(job.recipe, job.seed, 0.25), out / job.folder / "record.json")
+        return []
+
+    monkeypatch.setattr(queue, "run", rerun)
+    assert main("run", "--again", "--device", "cpu") == 0
+    assert "25.00%, published 50.00%" in capsys.readouterr().out
+
+
+def test_what_two_precisions_gave_is_compared_with_its_own_kind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only: Callable[..., None],
+    main: Callable[..., int],
+) -> None:
+    only(0, arms=tuple(replace(QUICK, label=kind, precision=kind) for kind in ("bf16", "fp32")))
+    monkeypatch.setattr(queue, "run", lambda *_, **__: [])
+    for kind, accuracy in (("bf16", 0.25), ("fp32", 0.75)):
+        made = on(invented(JOB.recipe, 0, accuracy), precision=kind)
+        for folder in ("runs", "out"):
+            write_record(made, tmp_path / folder / f"{kind}.json")
+    (tmp_path / "out" / "fp32.json").unlink()
+    assert main("run", "--again", "--device", "cpu") == 0
+    printed = capsys.readouterr().out
+    assert "test/bf16-seed0: 25.00%, published 25.00%" in printed
+    assert "test/fp32-seed0: not finished, published 75.00%" in printed
+
+
+def test_what_an_arm_compares_stands_against_other_wishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(queue.subprocess, "Popen", lambda words, **_: said.append(words))
+    job = replace(JOB, arm=replace(QUICK, precision="fp32"), timed=True)
+    queue._start(job, tmp_path, ["--precision", "bf16", "--threads", "1", "--data", "d"])
+    args = cli._parser().parse_args(said[0][3:])
+    assert (args.recipe, args.precision, args.threads, args.data) == ("smoke", "fp32", 2, "d")
+
+
+def test_further_runs_are_in_the_precision_of_those_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
+    only(0, 1)
+    given, _ = pretend(monkeypatch, RECORD)
+    other = on(RECORD, precision="fp16")
+    for published in ([], [other], [other, RECORD]):
+        left = [replace(JOB, seed=1)]
+        assert run(left, tmp_path, options=["--data", "d"], published=published) == []
+    assert given == [["--data", "d"], ["--precision", "fp16", "--data", "d"], ["--data", "d"]]
+
+
+def test_a_run_whose_time_counts_has_the_machine_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, beside = pretend(monkeypatch, RECORD, seconds=1)
+    four = [Job("test", QUICK, seed, timed=seed == 2) for seed in range(4)]
+    assert run(four, tmp_path, options=[], parallel=2) == []
+    assert beside == [0, 1, 0, 0]
