@@ -45,7 +45,7 @@ offline: $(STAMP)  ## build resnet-notes.zip: unpack it and open index.html, no 
 	cd .cache/offline && rm -f ../../resnet-notes.zip && \
 	  ../../$(BIN)/python -m zipfile -c ../../resnet-notes.zip resnet-notes
 
-browser:        ## what the tests of the site need: Chromium and a Chinese font (Debian, Ubuntu)
+browser:        ## what the tests of the site need: Chromium and a Chinese font (Debian)
 	command -v chromium >/dev/null && fc-list :lang=zh | grep -q . || { \
 	  sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); $$sudo apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends \
@@ -75,7 +75,8 @@ propose:        ## open a pull request with the new records in results/, from br
 	if ! git diff --cached --quiet; then \
 	  git -c user.name=cifar-resnet -c user.email=noreply@github.com \
 	    commit --message "New run records" && \
-	  gh auth setup-git && git push origin $(BRANCH) && gh pr create --fill --head $(BRANCH); \
+	  gh auth setup-git && git push origin $(BRANCH) && gh pr create --fill --head $(BRANCH) && \
+	  gh workflow run ci.yml --ref $(BRANCH); \
 	fi
 
 mutate: $(STAMP)   ## make dozens of deliberate mistakes; fail unless every one is caught

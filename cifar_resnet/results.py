@@ -206,15 +206,15 @@ def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
 
 
 def _other_machines(records: Iterable[Record]) -> Iterator[str]:
-    """Runs of an experiment's recipe and seed on hardware that the experiment is not meant for."""
-    wanted: dict[tuple[Recipe, int], list[Job]] = {}
+    """Runs of an experiment's recipe, any seed, on hardware that the experiment is not meant for."""
+    wanted: dict[Recipe, list[Job]] = {}
     for job in jobs(EXPERIMENTS):
-        wanted.setdefault((job.recipe, job.seed), []).append(job)
+        wanted.setdefault(job.recipe, []).append(job)
     for record in records:
-        alike = wanted.get((record.recipe, record.seed), [])
+        alike = wanted.get(record.recipe, [])
         if record.data.eval_split != "test" or not alike:
             continue
-        if not any(job.answered_by(record) for job in alike):
+        if not any(replace(job, seed=record.seed).answered_by(record) for job in alike):
             used = record.hardware
             yield (
                 f"{record.id} ran on {used.device}, {used.threads} threads, {used.processes} "

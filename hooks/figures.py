@@ -74,7 +74,7 @@ def momentum() -> str:
             )
         ],
         table(
-            ("", "第 1 步", "第 10 步", "第 20 步", "第 30 步", "第 40 步"), _named(lines, columns)
+            ("曲线", "第 1 步", "第 10 步", "第 20 步", "第 30 步", "第 40 步"), _named(lines, columns)
         ),
         legend=[(line.style, label) for label, line in lines.items()],
         wide=True,
@@ -105,7 +105,7 @@ def weight_decay() -> str:
                 ),
             )
         ],
-        table(("", "0 步", "1000 步", "2000 步", "3000 步", "4000 步"), _named(lines, columns)),
+        table(("曲线", "0 步", "1000 步", "2000 步", "3000 步", "4000 步"), _named(lines, columns)),
         legend=[(line.style, label) for label, line in lines.items()],
         wide=True,
     )

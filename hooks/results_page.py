@@ -84,12 +84,12 @@ def _curves(group: Group) -> str:
             else Axis(title, math.floor(min(values) * 10) / 10, 1, "{:.0%}".format)
         )
         last = {
-            style: lines[index * len(group.runs)].points[-1][1]
-            for index, (style, _) in enumerate(_CURVES)
+            style: mean(getattr(run.history[-1], f"{style}_{field}") for run in group.runs)
+            for style, _ in _CURVES
         }
         written = "{:.3f}" if field == "loss" else "{:.2%}"
         told = "，".join(f"{name}到 {written.format(last[style])}" for style, name in _CURVES)
-        description = f"{title}随轮次的变化：最后{told}。"
+        description = f"{title}随轮次的变化：最后{'平均' if len(group.runs) > 1 else ''}{told}。"
         panels.append(Panel(title, line_chart(description, epochs, axis, lines)))
     head = ("轮次", "学习率", "训练损失", "测试损失", "训练准确率", "测试准确率")
     rows = [_epoch_row(epoch) for epoch in zip(*(run.history for run in group.runs), strict=True)]

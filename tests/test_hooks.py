@@ -62,6 +62,7 @@ def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     results = read_results(publish(tmp_path, *runs))
     assert "94.00% ± 1.41%" in expand('{{ accuracy("notes-cpu") }}', results)
     assert "2 次运行" in expand("{{ headline() }}", results)
+    assert "测试到 94.00%" in expand("{{ learning_curves() }}", results), "as a listener is told"
 
 
 def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -> None:

@@ -431,8 +431,8 @@ def test_a_time_counts_on_the_machine_it_is_meant_for(tmp_path: Path) -> None:
     (job, *_) = jobs(select(["fast-cpu"]))
     record = invented(job.recipe, 0, 0.94)
     assert list(results._other_machines([record])) == []
-    for change in ({"threads": 4}, {"device": "cuda"}, {"processes": 2}):
-        other = replace(record, hardware=replace(record.hardware, **change))
+    for change, seed in (({"threads": 4}, 0), ({"device": "cuda"}, 7), ({"processes": 2}, 0)):
+        other = replace(record, seed=seed, hardware=replace(record.hardware, **change))
         (problem,) = results._other_machines([other])
         assert "for which experiment fast-cpu is not meant" in problem
         write_record(replace(other, software=committed(other.software)), tmp_path / "record.json")

@@ -139,6 +139,13 @@ def has_code(name: str) -> bool:
     return not page.exists() or "```python" in page.read_text() or "\n::: " in page.read_text()
 
 
+def barriers(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe finds that keeps readers with other senses or tools out."""
+    page.add_script_tag(path=ROOT / "hooks" / "web" / "node_modules" / "axe-core" / "axe.min.js")
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [(v["id"], [node["html"][:120] for node in v["nodes"]]) for v in found]
+
+
 def test_most_pages_have_code() -> None:
     assert len(list(filter(has_code, PAGES))) > len(PAGES) / 2
     assert not has_code("references")
@@ -176,15 +183,16 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
         assert drawing.bounding_box()["width"] > 100
     assert 'class="mermaid"' not in source, "every diagram was drawn when the site was built"
 
-    page.add_script_tag(path=ROOT / "hooks" / "web" / "node_modules" / "axe-core" / "axe.min.js")
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-    assert [(v["id"], [node["html"][:120] for node in v["nodes"]]) for v in found] == []
+    assert barriers(page) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_phone(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
-    page = open_page(_path(name), width=390)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_page_fits_a_small_phone(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page(_path(name), width=320)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.wait_for_timeout(100)
+    assert barriers(page) == []
 
 
 def test_some_page_has_formulas_and_some_a_diagram(site: Path) -> None:
@@ -359,6 +367,41 @@ def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> N
     text.write_text("no picture")
     page.locator(".classifier input").set_input_files(text)
     expect(page.locator("[data-part=status]")).to_contain_text("不是浏览器认得的图片")
+    expect(page.locator("[data-part=answer]")).to_be_hidden()
+
+
+def test_the_classifier_answers_the_last_picture(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    """Chosen before the script was there, after a broken download, or right after a larger one."""
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.linear_gradient("L").save(small)
+    Image.radial_gradient("L").resize((6000, 4000)).save(large)
+    page, held = browser.new_page(), []
+    page.set_default_timeout(120_000)
+    page.route("**/classifier/page.js", lambda route: held.append(route))
+    page.goto(f"{address}classify/", wait_until="commit")
+    field, answer = page.locator(".classifier input"), page.locator("[data-part=answer]")
+    field.set_input_files(small)
+    held[0].continue_()
+    expect(answer).to_be_visible()
+    first = answer.inner_text()
+
+    page.unroute("**/classifier/page.js")
+    page.route("**/classifier/worker.js", lambda route: route.abort())
+    page.reload()
+    field.set_input_files(small)
+    expect(page.locator("[data-part=status]")).to_contain_text("程序没有下载成")
+    page.unroute("**/classifier/worker.js")
+    field.set_input_files(large)
+    expect(answer).to_be_visible()
+    assert answer.inner_text() != first
+    field.set_input_files(large)
+    field.set_input_files(small)
+    expect(answer).to_be_visible()
+    page.wait_for_timeout(3000)
+    assert answer.inner_text() == first
+    page.close()
 
 
 def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_new_records_are_proposed_on_a_branch_of_their_own(tmp_path: Path) -> No
         "New run records\n\nresults/new.json"
     )
     assert git("rev-parse", "main", cwd=tmp_path / "remote") == main
-    assert "pr create --fill --head records-1" in (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text()
+    assert "pr create --fill --head records-1\nworkflow run ci.yml --ref records-1\n" in said
 
 
 def test_what_was_trained_on_synthetic_images_is_not_published(tmp_path: Path) -> None:

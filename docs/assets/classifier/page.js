@@ -5,21 +5,26 @@
   const box = document.querySelector(".classifier");
   const find = (name) => box.querySelector(`[data-part=${name}]`);
   const status = find("status"), result = find("result"), seen = find("seen");
-  let worker;
+  let worker, latest = 0;
 
   const say = (text) => { status.textContent = text; };
 
+  // What was chosen last counts, whichever is ready first.
   const ask = async (blob) => {
+    const number = ++latest;
+    find("answer").hidden = true;
+    say("正在读图……");
     let picture;
     try {
       picture = read(await createImageBitmap(blob, { colorSpaceConversion: "none" }));
     } catch {
-      say("这个文件不是浏览器认得的图片，或者太大，换一张试试。");
+      if (number === latest) say("这个文件不是浏览器认得的图片，或者太大，换一张试试。");
       return;
     }
+    if (number !== latest) return;
     worker ??= start();
     say("正在计算……");
-    worker.postMessage({ base: folder.href, picture });
+    worker.postMessage({ number, base: folder.href, picture }, [picture.data.buffer]);
   };
 
   // Its pixels; what is transparent lies on white.
@@ -31,17 +36,24 @@
     context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
-    return { width, height, data: context.getImageData(0, 0, width, height).data };
+    const { data } = context.getImageData(0, 0, width, height);
+    if (data[3] === 0) throw new Error("too large a canvas stays empty");
+    return { width, height, data };
   };
 
   const start = () => {
     const started = new Worker(new URL("worker.js", folder));
-    started.onmessage = ({ data: { progress, error, ...found } }) => {
+    started.onmessage = ({ data: { number, progress, error, ...found } }) => {
+      if (number !== latest) return;
       if (error) say(`没有算成：${error}`);
-      else if (progress !== undefined) say(`正在下载权重：${Math.round(100 * progress)}%`);
+      else if (progress !== undefined) say(`正在下载权重：${progress}%`);
       else show(found);
     };
-    started.onerror = ({ message }) => say(`没有算成：${message}`);
+    started.onerror = ({ message }) => {
+      started.terminate();
+      worker = undefined;
+      say(`没有算成：${message ?? "程序没有下载成"}。请再选一次。`);
+    };
     return started;
   };
 
@@ -92,9 +104,11 @@
     box.addEventListener("drop", (event) => {
       event.preventDefault();
       if (event.dataTransfer.files[0]) ask(event.dataTransfer.files[0]);
+      else say("浏览器没有交来图片本身；请先把它存成文件，再拖进来。");
     });
-    document.addEventListener("paste", ({ clipboardData }) => {
-      if (clipboardData.files[0]) ask(clipboardData.files[0]);
+    document.addEventListener("paste", ({ target, clipboardData }) => {
+      if (clipboardData.files[0] && !target.closest?.("input")) ask(clipboardData.files[0]);
     });
+    if (find("file").files[0]) ask(find("file").files[0]); // chosen before this script was there
   }
 }
