@@ -86,18 +86,16 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 	$(BIN)/python -m tests.lighthouse
 
 # Pieces of the GPU's work; run them again until `experiments status` shows nothing open. They
-# install nothing: a cluster's own Python has the right torch, and often no network. Benchmarks
-# are a piece of their own, since BUDGET counts for the runs alone.
+# install nothing: a cluster's own Python has the right torch, and often no network. The
+# benchmark is a piece of its own, since BUDGET counts for the runs alone.
 TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
-gpu-figures:       ## on a machine with a GPU: benchmarks; the next time recipe fast and its parts
-	measured=; \
-	for network in resnet18 resnet20; do \
-	  ls $(OUT)/cuda/bench/$$network-* >/dev/null 2>&1 && continue; \
-	  $(TRAIN) bench --device cuda --network $$network --out $(OUT)/cuda/bench || exit 1; \
-	  measured=yes; \
-	done; \
-	test -n "$$measured" || $(TRAIN) experiments run fast fast-short fast-parts \
-	  --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT)
+gpu-figures:       ## on a machine with a GPU: the benchmark; the next time recipe fast and its parts
+	if ls results/bench/resnet18-nvidia-* $(OUT)/cuda/bench/resnet18-* 2>/dev/null | grep -q .; then \
+	  $(TRAIN) experiments run fast fast-short fast-parts \
+	    --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT); \
+	else \
+	  $(TRAIN) bench --device cuda --out $(OUT)/cuda/bench; \
+	fi
 
 gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side
 	$(TRAIN) experiments run notes surgery configuration degradation precision \

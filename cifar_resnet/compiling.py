@@ -1,6 +1,7 @@
 """Compiling the network: whether that pays here, and how long it takes."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -14,6 +15,8 @@ from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, resolution
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer, train_epoch
+
+WORTH_COMPILING = 5  # epochs from which on the time that it takes may be won back
 
 
 def compiled(model: nn.Module, hardware: Hardware) -> Any:
@@ -61,7 +64,10 @@ def fastest(
                 seconds(lambda: eager(steps), device) / seconds(lambda: ours(steps), device)
                 for _ in range(rounds)
             )
-        except Exception:  # no headers, no room, an unknown processor: the compiler's own errors
+        except Exception as error:  # no headers, no room, an unknown processor
+            what = "CUDA graphs" if choice.cuda_graphs else "torch.compile"
+            reason = next(iter(str(error).splitlines()), "")
+            warnings.warn(f"{what}: {type(error).__name__}: {reason}", stacklevel=2)
             return 0.0
 
     choices = [replace(hardware, compile=True)]
@@ -77,9 +83,11 @@ def compile_ahead(
 ) -> float:
     """Compile for every size of image that a recipe trains on, before the first step.
 
+    On a GPU this is also when cuDNN tries its algorithms, compiled or not.
+
     Args:
-        forward: what `compiled` returned for the model; forward and backward pass run a few
-            times for each size.
+        forward: the model, or what `compiled` returned for it; forward and backward pass run
+            a few times for each size.
         model: keeps its weights, its batch norm statistics, and gradients of None.
         recipe: gives the sizes and the loss.
         hardware: the device and the precision.

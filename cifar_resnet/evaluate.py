@@ -58,15 +58,17 @@ def predict_logits(
         >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([5, 10])
     """
-    was_training = model.training
+    was_training, was_tuning = model.training, torch.backends.cudnn.benchmark
     size = size or images.shape[-1]
     model.eval()
+    torch.backends.cudnn.benchmark = False  # trying algorithms takes longer than all the batches
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = [
             model(shrink(normalize(batch), size).to(memory_format=torch.channels_last)).float()
             for batch in torch.split(images, batch_size)
         ]
     model.train(was_training)
+    torch.backends.cudnn.benchmark = was_tuning
     return torch.cat(logits)
 
 

@@ -21,11 +21,13 @@ from itertools import count
 from pathlib import Path
 
 from cifar_resnet.checkpoint import load_checkpoint, sole_user
+from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import Job, siblings
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record, software
 
+_HOPELESS = 3  # first runs that fail: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 
 
@@ -58,9 +60,9 @@ def run(
 ) -> list[Job]:
     """Run jobs in processes of their own until they are done or the budget is spent.
 
-    Whether compiling pays is measured once for each network, batch size and number of epochs:
-    the later runs are told what the first one found. What is compared is run in the precision
-    of what is published.
+    Whether compiling pays is measured once for each network and batch size: the later runs are
+    told what the first one found. What is compared is run in the precision of what is
+    published. Where the first three fail, the rest is not tried.
 
     Args:
         queue: what to run, in order.
@@ -84,6 +86,7 @@ def run(
     deadline = time.monotonic() + budget - grace
     waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
     records = list(here)
+    known = len(records)
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
@@ -103,6 +106,8 @@ def run(
                 print(f"{'finished' if process.returncode == 0 else 'failed  '}  {job.folder}")
                 if process.returncode != 0:
                     failed.append(job)
+                    if len(failed) == _HOPELESS and len(records) == known:
+                        waiting.clear()
                 else:
                     records.append(read_record(out / job.folder / "record.json"))
             if time.monotonic() >= deadline:
@@ -124,8 +129,8 @@ def run(
 def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
     """How a run alike was compiled, as words for ``cifar-resnet train``."""
 
-    def shape(recipe: Recipe) -> tuple[str, int, int]:
-        return recipe.network, recipe.batch_size, recipe.epochs
+    def shape(recipe: Recipe) -> tuple[str, int, bool]:
+        return recipe.network, recipe.batch_size, recipe.epochs >= WORTH_COMPILING
 
     for record in records:
         used = record.hardware

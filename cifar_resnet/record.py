@@ -98,8 +98,8 @@ class Record:
         fingerprint: of the recipe's behaviour (`cifar_resnet.fingerprint`).
         flip_averaged_accuracy: of the same weights, with the mean of each image's logits and
             its mirror image's; a figure of its own, None in the oldest records.
-        compile_seconds: for ``torch.compile``, before the first epoch; None in the oldest
-            records, whose first epoch includes it.
+        compile_seconds: for ``torch.compile``, and on a GPU for cuDNN's choice of algorithms,
+            before the first epoch; None in the oldest records, whose first epoch includes it.
         checksum: SHA-256 over everything else.
     """
 

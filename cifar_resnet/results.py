@@ -206,7 +206,7 @@ def _mixed_precisions(records: Iterable[Record]) -> Iterator[str]:
 
 
 def _other_machines(records: Iterable[Record]) -> Iterator[str]:
-    """Runs of an experiment's recipe, any seed, on hardware that the experiment is not meant for."""
+    """Runs of an experiment's recipe on hardware that the experiment is not meant for."""
     wanted: dict[Recipe, list[Job]] = {}
     for job in jobs(EXPERIMENTS):
         wanted.setdefault(job.recipe, []).append(job)

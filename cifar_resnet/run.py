@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
-from cifar_resnet.compiling import compile_ahead, compiled, fastest
+from cifar_resnet.compiling import WORTH_COMPILING, compile_ahead, compiled, fastest
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap
@@ -33,7 +33,6 @@ from cifar_resnet.train import make_optimizer, train_epoch
 
 # Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
-_WORTH_MEASURING = 5  # epochs from which on the time to compile may be won back
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _decide_on_compiling(
         return before
     if hardware.compile is not None:
         return hardware
-    if recipe.epochs < _WORTH_MEASURING:
+    if recipe.epochs < WORTH_COMPILING:
         return replace(hardware, compile=False)
     mine = replace(recipe, batch_size=max(2, recipe.batch_size // world.size))
     alone = world.size == 1  # graphs of a process that waits for others are untried
@@ -189,10 +188,12 @@ def _fit(
         return gather_rows(logits, len(data.eval_labels), world).cpu()
 
     forward: Any = wrap(model, world)
-    if hardware.compile and len(history) < recipe.epochs:
-        forward = compiled(forward, hardware)
-        share_of_batch = recipe.batch_size // world.size
-        compile_seconds += compile_ahead(forward, model, recipe, hardware, share_of_batch)
+    if (hardware.compile or device.type == "cuda") and len(history) < recipe.epochs:
+        begin = time.perf_counter()
+        if hardware.compile:
+            forward = compiled(forward, hardware)
+        compile_ahead(forward, model, recipe, hardware, recipe.batch_size // world.size)
+        compile_seconds += time.perf_counter() - begin
     for epoch in range(len(history), recipe.epochs):
         spare_busy_cores(hardware)
         start = time.perf_counter()
@@ -293,4 +294,4 @@ def _fit(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -51,7 +51,8 @@ def classifier(results: Results) -> str:
         f"在测试集上的准确率是 {accuracy}{source}。\n\n"
         f'<div class="classifier" data-classes="{escape(json.dumps(CLASSES))}">'
         '<p><label class="md-button">选一张图片'
-        '<input type="file" accept="image/*" autocomplete="off" data-part="file"></label> 或拖到这里，或直接粘贴。</p>'
+        '<input type="file" accept="image/*" autocomplete="off" data-part="file"></label>'
+        " 或拖到这里，或直接粘贴。</p>"
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
         '<ol data-part="result"></ol></div></div>'

@@ -74,7 +74,8 @@ def momentum() -> str:
             )
         ],
         table(
-            ("曲线", "第 1 步", "第 10 步", "第 20 步", "第 30 步", "第 40 步"), _named(lines, columns)
+            ("曲线", "第 1 步", "第 10 步", "第 20 步", "第 30 步", "第 40 步"),
+            _named(lines, columns),
         ),
         legend=[(line.style, label) for label, line in lines.items()],
         wide=True,

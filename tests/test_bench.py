@@ -1,4 +1,5 @@
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -89,11 +90,27 @@ def test_compiling_is_chosen_by_the_ratio_of_step_times(
     monkeypatch.setattr(compiling, "training_steps", steps)
     monkeypatch.setattr(compiling.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    found, speedup = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found, speedup = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"))
+    told = {str(warning.message) for warning in said}
+    assert ("CUDA graphs: RuntimeError: no compiler" in told) == (graphs <= 0)
+    assert ("torch.compile: RuntimeError: no compiler" in told) == (compiled <= 0)
     assert (found.compile, found.cuda_graphs) == choice
     assert speedup == pytest.approx(max(compiled, graphs if device == "cuda" else 0.0))
-    found, _ = compiling.fastest(replace(cpu, device=device), get_recipe("smoke"), graphs=False)
-    assert not found.cuda_graphs
+
+
+def test_graphs_can_be_ruled_out(monkeypatch: pytest.MonkeyPatch, cpu: Hardware) -> None:
+    tried: list[bool] = []
+
+    def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
+        tried.append(hardware.cuda_graphs)
+        return lambda _: None
+
+    monkeypatch.setattr(compiling, "training_steps", steps)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    compiling.fastest(replace(cpu, device="cuda"), get_recipe("smoke"), graphs=False)
+    assert tried == [False, False]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

@@ -120,6 +120,12 @@ def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
     assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
 
 
+def test_where_the_first_runs_fail_the_rest_is_not_tried(tmp_path: Path) -> None:
+    bad = [Job("test", Arm("bad", "smoke", {"network": "vgg"}), seed) for seed in range(5)]
+    assert run(bad, tmp_path, options=OPTIONS) == bad[:3]
+    assert len(run([JOB, *bad], tmp_path, options=OPTIONS)) == 5
+
+
 def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
     folder = tmp_path / JOB.folder
     save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
