@@ -30,12 +30,12 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def percent(share: float, deviation: float | None = None) -> str:
-    """A share as a percentage with two decimals, with its standard deviation if there is one.
+    r"""A share as a percentage with two decimals, its standard deviation on the same line.
 
     >>> percent(0.93125), percent(0.9312, 0.001)
-    ('93.12%', '93.12% ± 0.10%')
+    ('93.12%', '93.12%\xa0±\xa00.10%')
     """
-    return f"{share:.2%}" if deviation is None else f"{share:.2%} ± {deviation:.2%}"
+    return f"{share:.2%}" if deviation is None else f"{share:.2%}\u00a0±\u00a0{deviation:.2%}"
 
 
 def duration(seconds: float) -> str:

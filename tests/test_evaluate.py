@@ -26,14 +26,21 @@ def test_a_certain_and_right_model_is_calibrated() -> None:
     assert (metrics.accuracy, metrics.calibration_error) == (1.0, 0.0)
 
 
-def test_batch_size_does_not_change_the_result_and_the_mode_is_kept() -> None:
+def test_batch_size_does_not_change_the_result_and_the_modes_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(10))
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
     model(normalize(images))
     model.train()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    tuning: list[bool] = []
+    model[0].register_forward_hook(lambda *_: tuning.append(torch.backends.cudnn.benchmark))
     whole, parts = (predict_logits(model, images, batch_size=n) for n in (10, 3))
     assert model.training
+    assert not any(tuning)
+    assert torch.backends.cudnn.benchmark
     torch.testing.assert_close(whole, parts)
     right = float((whole.argmax(1) == 3).float().mean())
     assert evaluate(model, images, torch.full((10,), 3)).accuracy == pytest.approx(right)

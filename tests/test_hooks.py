@@ -60,7 +60,7 @@ def test_one_run_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     runs = [invented(NOTES_CPU, seed, accuracy) for seed, accuracy in enumerate((0.93, 0.95))]
     results = read_results(publish(tmp_path, *runs))
-    assert "94.00% ± 1.41%" in expand('{{ accuracy("notes-cpu") }}', results)
+    assert "94.00%\u00a0±\u00a01.41%" in expand('{{ accuracy("notes-cpu") }}', results)
     assert "2 次运行" in expand("{{ headline() }}", results)
     assert "测试到 94.00%" in expand("{{ learning_curves() }}", results), "as a listener is told"
 
@@ -70,10 +70,10 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 3
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 22 | 94.00% ± 0.00% |  | 2 | 22 分钟 | 12 小时 |" in shown
+    assert "| `fast-cpu` | 22 | 94.00%\u00a0±\u00a00.00% |  | 2 | 22 分钟 | 12 小时 |" in shown
     records = [replace(record, flip_averaged_accuracy=0.945) for record in records]
     results = read_results(publish(tmp_path, *records))
-    assert "94.00% ± 0.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
+    assert "94.00%\u00a0±\u00a00.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
     assert "翻转平均\n:   94.50%" in expand("{{ provenance() }}", results)
     assert shown.count("待训练") == 2
 
@@ -99,9 +99,10 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
     results = read_results(publish(tmp_path / "all", *runs))
     assert "实验 `fast-cpu-parts`，每组 7 轮：" in expand('{{ parts("fast-cpu-parts") }}', results)
     assert "轮数依次为 7、4：" in expand('{{ parts("fast-cpu-time") }}', results)
-    assert row("全部用上", results) == "| 全部用上 | 91.50% ± 0.71% |  | 7 分钟 | 2 |  |"
+    assert row("全部用上", results) == "| 全部用上 | 91.50%\u00a0±\u00a00.71% |  | 7 分钟 | 2 |  |"
     assert (
-        "| 88.00% ± 1.41% | 低 3.50 个百分点 | 7 分钟 | 2 | `optimizer=sgd`<br>`batch_size=64`"
+        "| 88.00%\u00a0±\u00a01.41% | 低 3.50 个百分点 | 7 分钟 | 2 | "
+        "`optimizer=sgd`<br>`batch_size=64`"
         in (row("换成 SGD", results))
     )
     assert row("全程 32×32", results).endswith(
@@ -110,7 +111,7 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
     assert "| 分不出高下 | 7 分钟 | 2 |" in row("随机翻转", results)
     alone = read_results(publish(tmp_path / "one", *runs[2:4]))
     assert "待训练" in row("全部用上", alone)
-    assert "| 换成 SGD | 88.00% ± 1.41% |  | 7 分钟 | 2 |" in row("换成 SGD", alone)
+    assert "| 换成 SGD | 88.00%\u00a0±\u00a01.41% |  | 7 分钟 | 2 |" in row("换成 SGD", alone)
 
 
 @pytest.mark.parametrize(
