@@ -90,7 +90,7 @@ def gradients_highway(analyses: Analyses) -> Shown:
         panels.append(panel)
         rows += more
     chart = figure(
-        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是沿梯度走 {steps} 步之后。",
+        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是逆着梯度走 {steps} 步之后。",
         panels,
         table(_NORMS, rows),
         legend=[(style, DEPTHS[network]) for network, style in styles.items()],
@@ -174,7 +174,8 @@ def _block_chart(record: AnalysisRecord, styles: dict[str, str]) -> str:
 
 
 def _parts(record: AnalysisRecord) -> list[str]:
-    return list(blocks(build(record.network)))
+    names = blocks(build(record.network))
+    return [name if "." in name else f"第 {i} 块" for i, name in enumerate(names, 1)]
 
 
 def _network(record: AnalysisRecord) -> str:

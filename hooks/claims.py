@@ -92,7 +92,7 @@ CLAIMS: dict[str, Claim] = {
             show=one_left_out(label, *more),
         )
         for name, words, label, more in (
-            ("momentum", "学习率不变时，动量能提高准确率", "no-momentum", ()),
+            ("momentum", "学习率相同时，动量能提高准确率", "no-momentum", ()),
             ("cosine", "余弦退火比不变的学习率好", "constant-rate", ()),
             ("weight-decay", "权重衰减能提高准确率", "no-weight-decay", ()),
             (

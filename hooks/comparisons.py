@@ -83,7 +83,7 @@ STEMS = {
 LEFT_OUT = {
     "everything": "全部用上",
     "no-momentum": "去掉动量",
-    "constant-rate": "学习率不变",
+    "constant-rate": "学习率不退火",
     "no-weight-decay": "去掉权重衰减",
     "no-label-smoothing": "去掉标签平滑",
     "no-erasing": "去掉随机擦除",
@@ -156,7 +156,9 @@ def one_left_out(
         findings = [compare(runs, LEFT_OUT, "everything", label, accuracy)]
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
-        conditions = _conditions(experiment, runs) + _underfitted(runs["everything"])
+        conditions = _conditions(experiment, runs)
+        if label not in ("no-momentum", "constant-rate"):
+            conditions += _underfitted(runs["everything"])
         return Shown(findings, _bars(runs, LEFT_OUT, caption), conditions)
 
     return show

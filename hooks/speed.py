@@ -278,7 +278,7 @@ def _box(record: BenchRecord) -> str:
             f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）",
         ],
         ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
-        ["本项目达到其中的", percent(median(shares(record)))],
+        ["用到矩阵乘法速度的", percent(median(shares(record)))],
         ["数据增强占一步", percent(median(pipeline(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
         ["测速进程的内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
