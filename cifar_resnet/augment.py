@@ -6,11 +6,12 @@ erasing work on uint8 pixels, normalisation comes last.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from math import log
 
 import torch
 from torch import Tensor, nn
+
+from cifar_resnet.errors import InputError
 
 # Statistics of the 50,000 training images of CIFAR-10, per RGB channel, in [0, 1].
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -228,12 +229,17 @@ def normalize(images: Tensor) -> Tensor:
     Returns:
         float32 ``[N, 3, H, W]``.
 
+    Raises:
+        InputError: if they are of another type, such as floats between 0 and 1.
+
     Example:
         >>> grey = torch.full((1, 3, 1, 1), 128, dtype=torch.uint8)
         >>> [round(value, 3) for value in normalize(grey).flatten().tolist()]
         [0.043, 0.081, 0.212]
     """
-    mean, std = _statistics(MEAN, STD, images.device)
+    if images.dtype != torch.uint8:
+        raise InputError(f"images must be uint8, with values from 0 to 255, not {images.dtype}")
+    mean, std = _statistics(images.device)
     return (images.float() - mean) / std
     # --8<-- [end:normalize]
 
@@ -261,11 +267,20 @@ def shrink(images: Tensor, size: int) -> Tensor:
     return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-@cache  # copying to a GPU at every step would make it wait for the CPU
-def _statistics(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
+_on_gpu: dict[torch.device, Tensor] = {}  # copying at every step would make it wait for the CPU
+
+
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of pixels 0..255, shaped to meet ``[N, 3, H, W]``."""
-    with torch.inference_mode(False):
-        both = 255 * torch.tensor((mean, std))[:, :, None, None].to(device)
+    both = _on_gpu.get(device)
+    if both is None:
+        with torch.inference_mode(False):
+            both = 255 * torch.tensor((MEAN, STD))[:, :, None, None].to(device)
+        if device.type != "cpu" and _lasts(both):
+            _on_gpu[device] = both
     return both[0], both[1]
+
+
+def _lasts(tensor: Tensor) -> bool:
+    """Whether a tensor holds its values: those of ``torch.export`` stand for others."""
+    return type(tensor) is Tensor

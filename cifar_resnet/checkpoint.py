@@ -37,8 +37,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
+    try:
+        write(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)  # a full disk needs its room
+        raise
 
 
 @contextmanager
@@ -79,13 +83,20 @@ def sole_user(folder: Path) -> Iterator[None]:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors, numbers, strings, lists, dicts) atomically.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
-    >>> save_checkpoint(path, {"epoch": 3})
-    >>> load_checkpoint(path)
-    {'epoch': 3}
+    Raises:
+        InputError: if there is no room for it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+        >>> save_checkpoint(path, {"epoch": 3})
+        >>> load_checkpoint(path)
+        {'epoch': 3}
     """
-    write_atomically(path, lambda part: torch.save(state, part))
+    try:
+        write_atomically(path, lambda part: torch.save(state, part))
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise InputError(f"checkpoint {path} cannot be written; is the disk full?") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -105,10 +116,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(f"checkpoint {path} cannot be read: it is damaged or foreign") from error
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path} cannot be read: it is foreign")
     return state
 
 
-def save_weights(path: Path, model: nn.Module, record_id: str) -> str:
+def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
     """Write parameters and buffers as safetensors, the weights in half precision.
 
     Batch normalisation's statistics stay in float32: they are small and may be large
@@ -137,12 +150,13 @@ def save_weights(path: Path, model: nn.Module, record_id: str) -> str:
         .contiguous()
         for name, value in model.state_dict().items()
     }
+    path = Path(path)
     content = save(tensors, {"record": record_id})
     write_atomically(path, lambda part: part.write_bytes(content))
     return sha256(path)
 
 
-def weights_record(path: Path) -> str:
+def weights_record(path: str | Path) -> str:
     """The id of the run record that a safetensors file names; empty if it names none.
 
     Raises:
@@ -156,7 +170,8 @@ def weights_record(path: Path) -> str:
     return _read_weights(path)[1]
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+def _read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    path = Path(path)
     if not path.exists():
         raise InputError(f"weights {path} do not exist")
     try:
@@ -167,7 +182,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
 
 
-def load_weights(model: nn.Module, path: Path) -> str:
+def load_weights(model: nn.Module, path: str | Path) -> str:
     """Copy weights from a safetensors file into a model of the same shape.
 
     Args:

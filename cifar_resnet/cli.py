@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input (one line on standard error)
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -215,6 +216,8 @@ def main(argv: list[str] | None = None) -> int:
         2
     """
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
         args.run(args)
     except InputError as error:

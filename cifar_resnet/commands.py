@@ -28,8 +28,9 @@ def train(args: argparse.Namespace) -> None:
     from cifar_resnet.display import Silent, Terminal
     from cifar_resnet.distributed import join, local_device
     from cifar_resnet.hardware import detect
-    from cifar_resnet.run import fit
+    from cifar_resnet.run import fit, refuse_wrong_plan
 
+    refuse_wrong_plan(recipe, args.seed)
     hardware = detect(
         local_device(args.device),
         precision=args.precision,
@@ -40,15 +41,14 @@ def train(args: argparse.Namespace) -> None:
     data = load(args.data, val=args.val)
     out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
     with join(hardware.device) as world:
-        if world.leads:
-            print(
-                f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
-                f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
-                f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
-                f"{hardware.precision}{', compiled' if hardware.compile else ''}"
-                f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}",
-                file=sys.stderr,
-            )
+        display = Terminal(recipe.epochs, processes=world.size) if world.leads else Silent()
+        display.say(
+            f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
+            f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
+            f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
+            f"{hardware.precision}{', compiled' if hardware.compile else ''}"
+            f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}"
+        )
         try:
             run = fit(
                 recipe,
@@ -57,7 +57,7 @@ def train(args: argparse.Namespace) -> None:
                 seed=args.seed,
                 out=out,
                 resume=args.resume,
-                display=Terminal(recipe.epochs) if world.leads else Silent(),
+                display=display,
                 world=world,
             )
         except KeyboardInterrupt:
@@ -105,7 +105,10 @@ def evaluate(args: argparse.Namespace) -> None:
     )
     path = args.weights or WEIGHTS
     model = build(args.network)
-    load_weights(model, path)
+    try:
+        load_weights(model, path)
+    except InputError as error:
+        raise InputError(f"{error} (--network {args.network})") from error
     model.to(hardware.device)
     data = load(args.data, val=args.val)
     metrics = evaluate(
@@ -266,15 +269,17 @@ def _needs_signals(command: str) -> None:
 
 def analyze(args: argparse.Namespace) -> None:
     """Measure single networks, and write a record."""
-    from cifar_resnet.analysis import analyze
+    from cifar_resnet.analysis import analyze, read_analysis
     from cifar_resnet.data import load
     from cifar_resnet.record import write_record
 
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
-    path = args.out / f"{record.id}.json"
-    write_record(record, path)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
+    path = args.out / f"{record.id}.json"
+    if path.exists() and read_analysis(path).weights_record != record.weights_record:
+        raise InputError(f"{path} is the analysis of another run; choose another --out")
+    write_record(record, path)
     print(f"record {path}")
 
 
@@ -299,8 +304,9 @@ def bench(args: argparse.Namespace) -> None:
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
     place = "results" if record.software.clean else "runs"  # uncommitted code cannot publish
     path = (args.out or Path(place) / "bench") / f"{record.id}.json"
+    print(summary(record))
     write_record(record, path)
-    print(f"{summary(record)}\nrecord {path}")
+    print(f"record {path}")
 
 
 def fingerprint(args: argparse.Namespace) -> None:

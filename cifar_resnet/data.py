@@ -1,5 +1,6 @@
 """The data sets as uint8 tensors: CIFAR-10, found or downloaded, and the synthetic one."""
 
+import errno
 import hashlib
 import os
 import tarfile
@@ -34,6 +35,7 @@ MIRRORS = (
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 HELD_OUT = 5000
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,16 @@ def cache_folder() -> Path:
     >>> cache_folder().name
     'cifar_resnet'
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_resnet"
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cifar_resnet"
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: no such home folder; give --data DIR or set CIFAR10_ROOT"
+        ) from error
 
 
 def _cifar10(
@@ -117,7 +128,7 @@ def _cifar10(
             return True
 
     given = source or os.environ.get("CIFAR10_ROOT")
-    root = Path(given).expanduser() if given else cache_folder()
+    root = _expanded(given) if given else cache_folder()
     if root.name == FOLDER:  # a natural slip: the folder itself instead of its parent
         root = root.parent
     if not (root / FOLDER).is_dir():
@@ -127,7 +138,7 @@ def _cifar10(
                 "or leave out --data and CIFAR10_ROOT to download it"
             )
         if not download:
-            raise InputError(_nowhere(root))
+            raise InputError(_nowhere(root, "was not to be downloaded"))
         _download(root)
     try:
         sets = CIFAR10(root, train=True, download=False), Checked(root, train=False)
@@ -144,9 +155,9 @@ def _cifar10(
     return train, test, md5
 
 
-def _nowhere(root: Path) -> str:
+def _nowhere(root: Path, why: str) -> str:
     return (
-        f"CIFAR-10 is not in {root} and no mirror could be reached; either fetch "
+        f"CIFAR-10 is not in {root} and {why}; either fetch "
         f"{MIRRORS[0]} elsewhere and unpack it in {root}, or give the folder that holds "
         f"{FOLDER} as --data DIR or CIFAR10_ROOT (--data synthetic needs no download)"
     )
@@ -161,7 +172,9 @@ def _download(root: Path) -> None:
         for url in MIRRORS:
             try:
                 _fetch(url, archive)
-            except (OSError, HTTPException):
+            except (OSError, HTTPException) as error:
+                if getattr(error, "errno", None) in _FULL:
+                    raise  # no mirror can help
                 continue
             if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
                 with tarfile.open(archive) as tar:
@@ -172,7 +185,7 @@ def _download(root: Path) -> None:
                 with suppress(OSError):  # another process was faster
                     (Path(folder) / FOLDER).rename(root / FOLDER)
                 return
-    raise InputError(_nowhere(root))
+    raise InputError(_nowhere(root, "no mirror gave it"))
 
 
 def _fetch(url: str, target: Path) -> None:

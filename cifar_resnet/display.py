@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ class Terminal:
     Args:
         epochs: length of the run, for the remaining time.
         stream: where to write; a bar is drawn only if it is a terminal.
+        processes: how many share the work, which the speed counts together.
     """
 
-    def __init__(self, epochs: int, stream: TextIO | None = None) -> None:
+    def __init__(self, epochs: int, stream: TextIO | None = None, processes: int = 1) -> None:
         from tqdm import tqdm
 
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
+        self._live = self._stream is not None and self._stream.isatty()
+        self._processes = processes
         self._tqdm = tqdm
         self._bar: tqdm | None = None
         self._epochs = epochs
@@ -61,15 +64,21 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print it."""
-        print(text, file=self._stream, flush=True)
+        if self._stream is not None:
+            with suppress(OSError, ValueError):  # whoever read it is gone
+                print(text, file=self._stream, flush=True)
 
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """Move the bar."""
         if self._first_epoch is None:
             self._first_epoch, self._start = epoch, time.perf_counter()
-        self._seen = seen
-        if not self._live:
-            return
+        self._seen = seen * self._processes
+        if self._live:
+            with suppress(OSError, ValueError):
+                self._draw(epoch, step, steps, sums, seen)
+
+    def _draw(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
+        first = self._first_epoch or 0
         if self._bar is None:
             self._bar = self._tqdm(
                 total=steps,
@@ -79,12 +88,12 @@ class Terminal:
                 unit="step",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
             )
-        timed = (epoch - self._first_epoch) * steps + step - 1
+        timed = (epoch - first) * steps + step - 1
         text = ""
         if timed:
             pace = (time.perf_counter() - self._start) / timed  # seconds a step
-            left = (self._epochs - self._first_epoch) * steps - timed - 1
-            text = f"{seen / step / pace:.0f} img/s  ETA {_clock(left * pace)}"
+            left = (self._epochs - first) * steps - timed - 1
+            text = f"{self._seen / step / pace:.0f} img/s  ETA {_clock(left * pace)}"
         if sums.device.type == "cpu":
             loss, right = sums.tolist()
             text = f"loss {loss / seen:.3f}  acc {right / seen:.1%}  {text}"
@@ -94,17 +103,16 @@ class Terminal:
     def epoch(self, epoch: "Epoch", epochs: int) -> None:
         """Print the epoch's line."""
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError, ValueError):
+                self._bar.close()
             self._bar = None
         done = epoch.epoch - (self._first_epoch or 0)
         left = (epochs - epoch.epoch) * (time.perf_counter() - self._start) / done
-        print(
+        self.say(
             f"epoch {epoch.epoch:3d}/{epochs}  lr {epoch.learning_rate:.4f}  "
             f"train loss {epoch.train_loss:.3f} acc {epoch.train_accuracy:.2%}  "
             f"eval loss {epoch.eval_loss:.3f} acc {epoch.eval_accuracy:.2%}  "
-            f"{epoch.seconds:.0f} s  {self._seen / epoch.seconds:.0f} img/s  ETA {_clock(left)}",
-            file=self._stream,
-            flush=True,
+            f"{epoch.seconds:.0f} s  {self._seen / epoch.seconds:.0f} img/s  ETA {_clock(left)}"
         )
 
 

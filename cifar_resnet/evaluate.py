@@ -1,5 +1,7 @@
 """Single-view evaluation: accuracy, loss, per-class accuracy, confusion, calibration."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +34,7 @@ class Metrics:
     calibration: tuple[tuple[int, float, float], ...]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_logits(
     model: nn.Module,
     images: Tensor,
@@ -58,18 +60,33 @@ def predict_logits(
         >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([5, 10])
     """
-    was_training, was_tuning = model.training, torch.backends.cudnn.benchmark
     size = size or images.shape[-1]
-    model.eval()
-    torch.backends.cudnn.benchmark = False  # trying algorithms takes longer than all the batches
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with (
+        _evaluating(model),
+        torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
         logits = [
             model(shrink(normalize(batch), size).to(memory_format=torch.channels_last)).float()
             for batch in torch.split(images, batch_size)
         ]
-    model.train(was_training)
-    torch.backends.cudnn.benchmark = was_tuning
     return torch.cat(logits)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each module's own again; on a GPU without tuning.
+
+    To try cuDNN's algorithms takes longer than a few batches.
+    """
+    modes, tuning = {m: m.training for m in model.modules()}, torch.backends.cudnn.benchmark
+    model.eval()
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tuning
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def measure(logits: Tensor, labels: Tensor) -> Metrics:

@@ -66,6 +66,7 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     augmented = augment(images[:4], recipe.augmentation, generator)
     logits = predict_logits(model, images[:2])
+    labels = labels % logits.shape[1]  # a network of one's own may have fewer classes
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest(),

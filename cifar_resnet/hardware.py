@@ -73,8 +73,8 @@ def detect(
             trains, one for each core that nothing else keeps busy (`free_cores`).
 
     Raises:
-        InputError: if the device is not there, if the precision is unknown, or for CUDA graphs
-            without a GPU or without ``compile``.
+        InputError: if the device is not there, if the precision is unknown, for ``compile``
+            where there is no compiler, or for CUDA graphs without a GPU or without ``compile``.
 
     Example:
         >>> detect("cpu", precision="fp32", compile=False).precision
@@ -89,6 +89,9 @@ def detect(
         raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
     if cuda_graphs and not (kind == "cuda" and compile):
         raise InputError("CUDA graphs replay compiled code on a GPU; add --device cuda --compile")
+    if compile and not _can_compile(device):
+        needed = "a C++ compiler" if kind == "cpu" else "a C compiler and Triton"
+        raise InputError(f"torch.compile needs {needed}; install them, or leave out --compile")
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= cores:
         raise InputError(f"threads must be from 1 to this machine's {cores}, not {threads}")

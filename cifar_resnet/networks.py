@@ -63,6 +63,18 @@ def build(name: str) -> nn.Module:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: network 'vgg' is unknown; choose one of: resnet18, ...
     """
+    check_name(name)
+    return NETWORKS[name]()
+
+
+def check_name(name: str) -> None:
+    """Raise an InputError if there is no network of that name.
+
+    Args:
+        name: perhaps a key of ``NETWORKS``.
+
+    Example:
+        >>> check_name("resnet18")
+    """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is unknown; choose one of: {', '.join(NETWORKS)}")
-    return NETWORKS[name]()

@@ -103,6 +103,7 @@ class Muon(torch.optim.SGD):
             weight_decay=weight_decay,
             fused=True,
         )
+        self._step_supports_amp_scaling = False  # a GradScaler must undo its scale before `step`
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

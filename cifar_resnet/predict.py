@@ -64,7 +64,7 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
     return predict_logits(model, images.to(device)).softmax(1).cpu()
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: str | Path) -> Tensor:
     """Read a picture, cut the largest centred square, and shrink it to 32x32.
 
     What is transparent lies on white.
@@ -84,8 +84,9 @@ def read_image(path: Path) -> Tensor:
         cifar_resnet.errors.InputError: image nowhere.png does not exist
     """
     import numpy
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
+    path = Path(path)
     if not path.exists():
         raise InputError(f"image {path} does not exist")
     try:
@@ -99,7 +100,7 @@ def read_image(path: Path) -> Tensor:
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture)
             picture = picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         raise InputError(f"image {path} cannot be read: not a picture, or damaged") from error
     picture = ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS)
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

@@ -82,7 +82,8 @@ def run(
     """
     if budget <= grace:
         raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
-    stop = signal.signal(signal.SIGTERM, signal.default_int_handler)  # pause as on Ctrl-C
+    pausing = (signal.SIGTERM, signal.SIGHUP)  # stopped, or the terminal closed: as on Ctrl-C
+    before = [signal.signal(number, signal.default_int_handler) for number in pausing]
     deadline = time.monotonic() + budget - grace
     waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
     records = list(here)
@@ -113,7 +114,8 @@ def run(
             if time.monotonic() >= deadline:
                 break
     finally:
-        signal.signal(signal.SIGTERM, stop)
+        for number, handler in zip(pausing, before, strict=True):
+            signal.signal(number, handler)
         for process in running.values():
             process.send_signal(signal.SIGINT)
         for job, process in running.items():
@@ -122,7 +124,8 @@ def run(
             except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
                 process.kill()
                 process.wait()
-            print(f"paused    {job.folder}", flush=True)
+            with suppress(OSError):
+                print(f"paused    {job.folder}", flush=True)
     return failed
 
 

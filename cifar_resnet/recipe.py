@@ -6,7 +6,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from cifar_resnet.augment import Augmentation
@@ -301,7 +301,8 @@ def get_recipe(name: str, /, **changes: Any) -> Recipe:
 
     Args:
         name: a key of ``RECIPES``.
-        changes: fields of `Recipe` or `Augmentation` and their new values.
+        changes: fields of `Recipe` or `Augmentation` and their new values; or a whole
+            ``augmentation``.
 
     Returns:
         The recipe; its name stays, since a record holds every field anyway.
@@ -319,6 +320,8 @@ def get_recipe(name: str, /, **changes: Any) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is unknown; choose one of: {', '.join(RECIPES)}")
     everything = flatten(RECIPES[name]())
+    if isinstance(changes.get("augmentation"), Augmentation):
+        changes = asdict(changes.pop("augmentation")) | changes
     unknown = sorted(set(changes) - set(everything) | set(changes) & {"name"})
     if unknown:
         raise InputError(f"recipe {name!r} has no field {unknown[0]!r}")

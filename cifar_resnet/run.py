@@ -26,7 +26,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
-from cifar_resnet.networks import build
+from cifar_resnet.networks import build, check_name
 from cifar_resnet.recipe import Recipe, changes, resolution
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
 from cifar_resnet.train import make_optimizer, train_epoch
@@ -83,21 +83,43 @@ def fit(
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 
+def refuse_wrong_plan(recipe: Recipe, seed: int) -> None:
+    """Refuse what no data set could be trained with, before one is downloaded.
+
+    Args:
+        recipe: its network must be known.
+        seed: from 0 to 2**32 - 1.
+
+    Raises:
+        InputError: if one of them is wrong.
+
+    Example:
+        >>> refuse_wrong_plan(Recipe(name="example"), -1)
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: seed must be between 0 and 2**32 - 1, not -1
+    """
+    check_name(recipe.network)
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed}")
+
+
 def _refuse_wrong_input(
     recipe: Recipe, data: Dataset, seed: int, out: Path, *, resume: bool, world: World
 ) -> None:
+    refuse_wrong_plan(recipe, seed)
     if len(data.train_images) < recipe.batch_size:
         raise InputError(
             f"batch_size {recipe.batch_size} is more than the {len(data.train_images)} images"
         )
     if recipe.batch_size % world.size:
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed}")
     if (out / "record.json").exists():
         raise InputError(f"{out} holds a finished run; choose another --out")
-    if (out / "checkpoint.pt").exists() and not resume:
+    begun = (out / "checkpoint.pt").exists()
+    if begun and not resume:
         raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
+    if (out / "weights.safetensors").exists() and not begun:
+        raise InputError(f"{out} holds weights without their record; choose another --out")
 
 
 def _decide_on_compiling(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cifar_resnet.augment import alternating_flip, augment, shrink
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import ALONE, World, add_up, share
+from cifar_resnet.errors import InputError
 from cifar_resnet.optimizer import Muon
 from cifar_resnet.recipe import Recipe, learning_rate, resolution
 
@@ -107,6 +108,9 @@ def train_epoch(
     Returns:
         Mean loss (nats, with label smoothing) and accuracy over the epoch's images.
 
+    Raises:
+        InputError: if there are fewer images than a batch has.
+
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
         >>> recipe = Recipe(name="example", epochs=1, batch_size=4)
@@ -127,6 +131,8 @@ def train_epoch(
         noise = torch.Generator(device).manual_seed((number * 65_537 + world.rank) % 2**63)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
+    if steps == 0:
+        raise InputError(f"batch_size {recipe.batch_size} is more than the {len(images)} images")
     size = resolution(recipe, epoch)
     if recipe.augmentation.alternating_flip:
         halves = torch.Generator(device).manual_seed(seed * 1_000_003 + recipe.epochs)

@@ -110,10 +110,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hardware]:
     monkeypatch.setattr(nn.Module, "to", move)
     monkeypatch.setattr(Tensor, "backward", leave_gradients)
     monkeypatch.setattr(sys.modules["torch.optim.sgd"], "_fused_sgd", fused_step)
-    augment._statistics.cache_clear()
+    monkeypatch.setattr(augment, "_on_gpu", {})
+    monkeypatch.setattr(augment, "_lasts", lambda _: True)
     with FakeTensorMode():
         yield Hardware("cuda", "fake", 1, "bf16", channels_last=True, compile=False)
-    augment._statistics.cache_clear()
 
 
 def images(count: int) -> Tensor:
