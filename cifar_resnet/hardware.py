@@ -91,7 +91,7 @@ def detect(
         raise InputError("CUDA graphs replay compiled code on a GPU; add --device cuda --compile")
     if compile and not _can_compile(device):
         needed = "a C++ compiler" if kind == "cpu" else "a C compiler and Triton"
-        raise InputError(f"torch.compile needs {needed}; install them, or leave out --compile")
+        raise InputError(f"torch.compile needs {needed}; install it, or leave out --compile")
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= cores:
         raise InputError(f"threads must be from 1 to this machine's {cores}, not {threads}")

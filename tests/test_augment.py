@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision.transforms import v2
 
+from cifar_resnet import augment as module
 from cifar_resnet.augment import (
     MEAN,
     STD,
@@ -17,6 +19,7 @@ from cifar_resnet.augment import (
     random_flip,
 )
 from cifar_resnet.data import load
+from cifar_resnet.errors import InputError
 
 PAPER = Augmentation()
 
@@ -152,3 +155,19 @@ def test_constants_are_those_of_the_training_images(cifar10_root: str) -> None:
     pixels = load(cifar10_root).train_images.permute(1, 0, 2, 3).reshape(3, -1).numpy() / 255
     np.testing.assert_allclose(pixels.mean(1), MEAN, atol=5e-5)
     np.testing.assert_allclose(pixels.std(1), STD, atol=5e-5)
+
+
+def test_floats_are_refused() -> None:
+    with pytest.raises(InputError, match=r"must be uint8, .*not torch.float32"):
+        normalize(torch.rand(1, 3, 4, 4))
+
+
+def test_an_exported_model_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FromPixels(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return normalize(x)
+
+    monkeypatch.setattr(module, "_on_gpu", {})
+    pixels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    torch.export.export(FromPixels(), (pixels,))
+    assert type(normalize(pixels)) is torch.Tensor

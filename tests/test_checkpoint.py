@@ -23,7 +23,7 @@ def test_weights_survive_in_half_precision(tmp_path: Path) -> None:
     model, copy = get_cifar_resnet(), get_cifar_resnet()
     path = tmp_path / "weights.safetensors"
     assert save_weights(path, model, "some-record") == sha256(path)
-    assert load_weights(copy, path) == "some-record"
+    assert load_weights(copy, str(path)) == "some-record"
     assert path.stat().st_size < 23e6
     for a, b in zip(model.state_dict().values(), copy.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
@@ -43,6 +43,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+        load_checkpoint(path)
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read: it is foreign"):
         load_checkpoint(path)
 
 
@@ -68,3 +71,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)
     assert load_checkpoint(path) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path], "which gives the room back"
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be written; is the disk full"):
+        save_checkpoint(tmp_path / "checkpoint.pt", {})

@@ -3,13 +3,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cifar_resnet import cli
-from cifar_resnet.data import CLASSES
+from cifar_resnet import analysis, cli
+from cifar_resnet.analysis import analyze, read_analysis
+from cifar_resnet.data import CLASSES, load
+from cifar_resnet.record import write_record
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,3 +163,28 @@ def test_a_folder_that_cannot_be_made_is_named(
     out = str(tmp_path / "file" / "run")
     assert cli.main(["train", "smoke", "--data", "synthetic", "--out", out]) == 2
     assert out in capsys.readouterr().err
+
+
+def test_the_analysis_of_another_run_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = analyze("gradients", load("synthetic"))
+    monkeypatch.setattr(analysis, "analyze", lambda *_: replace(made, weights_record="another"))
+    write_record(made, tmp_path / "gradients.json")
+    words = ["analyze", "gradients", "--data", "synthetic", "--out", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "is the analysis of another run" in capsys.readouterr().err
+    assert read_analysis(tmp_path / "gradients.json").weights_record == ""
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "图.png"
+    Image.new("RGB", (32, 32)).save(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_resnet", "predict", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u56fe.png: " in done.stdout

@@ -1,5 +1,6 @@
 """Finding, checking and downloading CIFAR-10, without the network."""
 
+import errno
 import hashlib
 import io
 import pickle
@@ -163,3 +164,21 @@ def test_classes_are_in_the_order_of_the_labels() -> None:
     """As in the data set's own ``batches.meta``."""
     words = "airplane automobile bird cat deer dog frog horse ship truck"
     assert tuple(words.split()) == data.CLASSES
+
+
+def test_a_missing_home_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no such home folder; give --data DIR"):
+        data.load("~nobody-of-this-name/cifar")
+
+
+def test_a_full_disk_is_no_mirrors_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "_fetch", full)
+    with pytest.raises(OSError, match="No space left"):
+        data.load()
+    with pytest.raises(InputError, match="was not to be downloaded"):
+        data.load(download=False)

@@ -47,3 +47,29 @@ def test_a_live_bar_in_a_terminal() -> None:
     printed = show(FakeTerminal())
     for text in ("epoch 1/2", "loss 1.500", "acc 50.0%", "img/s", "ETA"):
         assert text in printed
+
+
+class Gone(FakeTerminal):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def test_training_goes_on_when_nobody_reads_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = FakeTerminal()
+    closed.close()
+    for stream in (Gone(), closed):
+        terminal = Terminal(2)
+        terminal._stream, terminal._live = stream, True
+        for step in (1, 2):
+            terminal.step(0, step, 2, torch.tensor([3.0, 1.0]), 2 * step)
+        terminal.epoch(EPOCH, 2)
+    monkeypatch.setattr(display.sys, "stderr", None)
+    Terminal(2).say("nothing")
+
+
+def test_processes_count_together() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(2, stream, processes=2)
+    terminal.step(0, 1, 1, torch.tensor([3.0, 1.0]), 600)
+    terminal.epoch(EPOCH, 2)
+    assert " 100 img/s" in stream.getvalue()

@@ -44,3 +44,23 @@ def test_batch_size_does_not_change_the_result_and_the_modes_are_kept(
     torch.testing.assert_close(whole, parts)
     right = float((whole.argmax(1) == 3).float().mean())
     assert evaluate(model, images, torch.full((10,), 3)).accuracy == pytest.approx(right)
+
+
+def test_every_module_keeps_its_mode() -> None:
+    """Frozen batch norm stays frozen, even if the network breaks down."""
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 32 * 32, 10)).train()
+    model[0].eval()
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    predict_logits(model, images)
+    with pytest.raises(RuntimeError):
+        predict_logits(model, images[:, :, :16])
+    assert [module.training for module in model] == [False, True, True]
+    assert model.training
+
+
+def test_logits_can_be_learned_from() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    logits = predict_logits(model, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    student = nn.Linear(10, 10)
+    nn.functional.mse_loss(student(logits), logits).backward()
+    assert student.weight.grad is not None

@@ -143,6 +143,14 @@ def test_evaluation_stays_on_the_gpu(gpu: Hardware) -> None:
     assert (traffic.reads, traffic.copies) == (0, 1)
 
 
+def test_nothing_fake_is_kept(gpu: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a model is exported there."""
+    monkeypatch.undo()
+    monkeypatch.setattr(augment, "_on_gpu", {})
+    augment.normalize(images(1))
+    assert augment._on_gpu == {}
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_what_is_measured_and_compiled_ahead_runs_there(gpu: Hardware, recipe: Recipe) -> None:
     pixels, labels = images(64).cpu(), torch.zeros(64, dtype=torch.long)

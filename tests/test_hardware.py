@@ -63,6 +63,7 @@ def test_cuda_graphs_need_a_gpu_and_compiled_code(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(hardware, "_can_compile", lambda _: True)
     with pytest.raises(InputError, match="add --device cuda --compile"):
         hardware.detect("cuda", compile=False, cuda_graphs=True)
     assert hardware.detect("cuda", compile=True, cuda_graphs=True).cuda_graphs
@@ -106,3 +107,10 @@ def test_threads_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.threads == 2
     hardware.spare_busy_cores(found)
     torch.set_num_threads(1)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.shutil, "which", lambda _: None)
+    assert hardware.detect("cpu", threads=1).compile is False
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler; install it, or leave out"):
+        hardware.detect("cpu", threads=1, compile=True)

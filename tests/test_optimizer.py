@@ -90,3 +90,19 @@ def test_three_iterations_of_the_published_polynomial() -> None:
     for _ in range(3):
         expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
     torch.testing.assert_close(orthogonal(values.diag()), expected.diag())
+
+
+def test_a_scaled_loss_trains_as_an_unscaled_one() -> None:
+    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
+    losses = []
+    for scaler in (torch.amp.GradScaler("cpu", enabled=False), torch.amp.GradScaler("cpu")):
+        model = network()
+        optimizer = Muon(model, lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

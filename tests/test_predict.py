@@ -53,6 +53,11 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         read_image(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_image(tmp_path)
+    Image.effect_noise((400, 400), 50).save(path)
+    head, last = path.read_bytes().rsplit(b"IDAT", 1)
+    path.write_bytes(head + b"ID T" + last)  # for which Pillow raises a SyntaxError
+    with pytest.raises(InputError, match="or damaged"):
+        read_image(str(path))
 
 
 def test_probabilities() -> None:

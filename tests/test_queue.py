@@ -1,6 +1,8 @@
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +160,18 @@ def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
     assert (tmp_path / slow.folder / "log.txt").exists()
     assert not (tmp_path / slow.folder / "record.json").exists()
     assert not (tmp_path / never.folder).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_queue_or_a_closed_terminal_pauses_its_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    timer = threading.Timer(3, os.kill, (os.getpid(), number))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS)
+    timer.join()
+    assert "paused    test/slow-seed0" in capsys.readouterr().out
 
 
 def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(

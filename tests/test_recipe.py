@@ -6,6 +6,7 @@ from statistics import mean
 import pytest
 import torch
 
+from cifar_resnet.augment import Augmentation
 from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe, learning_rate, resolution
 from cifar_resnet.record import read_record
@@ -133,3 +134,9 @@ def test_step_schedule_is_the_papers() -> None:
 def test_constant_schedule() -> None:
     recipe = Recipe(name="test", epochs=10, schedule="constant", warmup_epochs=1)
     assert [learning_rate(recipe, epoch) for epoch in (0, 1, 9.9)] == [0, 0.1, 0.1]
+
+
+def test_a_whole_augmentation_can_be_given() -> None:
+    plain = Augmentation(crop_padding=0, erasing_probability=0.0)
+    assert get_recipe("notes", augmentation=plain).augmentation == plain
+    assert get_recipe("notes", augmentation=plain, crop_padding=2).augmentation.crop_padding == 2

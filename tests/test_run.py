@@ -1,5 +1,6 @@
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cifar_resnet import run as module
 from cifar_resnet.checkpoint import load_checkpoint, load_weights, sha256, sole_user
 from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
+from cifar_resnet.depth import get_depth_resnet
 from cifar_resnet.display import Silent
 from cifar_resnet.distributed import World
 from cifar_resnet.errors import InputError
@@ -17,7 +19,7 @@ from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.model import get_cifar_resnet
-from cifar_resnet.networks import build
+from cifar_resnet.networks import NETWORKS, build
 from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
 from cifar_resnet.record import Epoch, read_record
 from cifar_resnet.run import fit
@@ -288,3 +290,22 @@ def test_the_record_says_what_was_changed(
     record = fit(recipe, synthetic, cpu, out=tmp_path).record
     assert get_recipe("smoke", **record.changes) == record.recipe
     assert set(record.changes) == {"network", "epochs", "crop_padding", "warmup_epochs"}
+
+
+def test_a_network_of_ones_own_may_have_fewer_classes(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "mine", partial(get_depth_resnet, 8, num_classes=5))
+    few = replace(
+        synthetic, train_labels=synthetic.train_labels % 5, eval_labels=synthetic.eval_labels % 5
+    )
+    record = fit(replace(RECIPE, network="mine"), few, cpu, out=tmp_path).record
+    assert len(record.metrics.per_class_accuracy) == 5
+
+
+def test_weights_of_another_are_not_written_over(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.safetensors").write_text("precious")
+    with pytest.raises(InputError, match="holds weights without their record"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path)

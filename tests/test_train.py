@@ -4,6 +4,7 @@ from torch import nn
 
 from cifar_resnet.augment import Augmentation, augment
 from cifar_resnet.data import Dataset
+from cifar_resnet.errors import InputError
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.synthetic import draw
@@ -127,3 +128,13 @@ def test_bf16_trains_as_fp32_does() -> None:
     assert losses["fp32"][-1] < losses["fp32"][0] - 0.1, "something was learned"
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
     assert losses["bf16"] != losses["fp32"]
+
+
+def test_too_few_images_are_named(synthetic: Dataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    recipe = Recipe(name="test", batch_size=65)
+    with pytest.raises(InputError, match="batch_size 65 is more than the 64 images"):
+        train_epoch(
+            model, make_optimizer(model, recipe), recipe,
+            synthetic.train_images, synthetic.train_labels, epoch=0, seed=0,
+        )  # fmt: skip
