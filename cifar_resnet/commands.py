@@ -108,7 +108,9 @@ def evaluate(args: argparse.Namespace) -> None:
     try:
         load_weights(model, path)
     except InputError as error:
-        raise InputError(f"{error} (--network {args.network})") from error
+        if isinstance(error.__cause__, RuntimeError):  # names or shapes differ
+            raise InputError(f"{error}; is it of another --network?") from error
+        raise
     model.to(hardware.device)
     data = load(args.data, val=args.val)
     metrics = evaluate(

@@ -43,8 +43,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
         (["train", "smoke", "--set", "crop_padding=3000000"], "crop_padding must be from 0 to 32"),
         (["train", "smoke", "--seed", "x"], "invalid int value"),
+        (["train", "smoke", "--seed", "-1", "--data", "nowhere"], "seed must be between 0 and"),
+        (
+            ["train", "smoke", "--set", "network=vgg", "--data", "nowhere"],
+            "network 'vgg' is unknown",
+        ),
         (["train"], "required: recipe"),
-        (["evaluate", "nowhere.safetensors"], "weights nowhere.safetensors do not exist"),
+        (["evaluate", "nowhere.safetensors"], "weights nowhere.safetensors do not exist\n"),
         (["predict", "nowhere.png"], "image nowhere.png does not exist"),
         (["fly"], "invalid choice"),
         ([], "required: COMMAND"),
@@ -98,7 +103,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "disc" in printed, "the stand-in's classes are not CIFAR-10's"
     assert "airplane" not in printed
     assert cli.main(["evaluate", weights, "--data", "synthetic", "--network", "resnet20"]) == 2
-    assert "resnet" not in capsys.readouterr().out
+    assert "another model: names or shapes differ; is it of another" in capsys.readouterr().err
 
     picture = tmp_path / "picture.png"
     Image.new("RGB", (40, 50), "blue").save(picture)
