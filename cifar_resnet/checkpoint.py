@@ -95,7 +95,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     try:
         write_atomically(path, lambda part: torch.save(state, part))
-    except RuntimeError as error:  # what torch makes of a full disk
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # whose complaint is torch's of a full disk
+            raise
         raise InputError(f"checkpoint {path} cannot be written; is the disk full?") from error
 
 

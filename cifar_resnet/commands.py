@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,9 +279,13 @@ def analyze(args: argparse.Namespace) -> None:
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
-    path = args.out / f"{record.id}.json"
-    if path.exists() and read_analysis(path).weights_record != record.weights_record:
-        raise InputError(f"{path} is the analysis of another run; choose another --out")
+    path, problem = args.out / f"{record.id}.json", ""
+    with suppress(InputError):  # there is none, or a damaged one
+        kept = read_analysis(path).weights_record
+        if kept != record.weights_record:
+            problem = f"{path} is the analysis of another run ({kept}); choose another --out"
+    if problem:
+        raise InputError(problem)
     write_record(record, path)
     print(f"record {path}")
 

@@ -62,7 +62,7 @@ def run(
 
     Whether compiling pays is measured once for each network and batch size: the later runs are
     told what the first one found. What is compared is run in the precision of what is
-    published. Where the first three fail, the rest is not tried.
+    published. Where three fail and none has ended well here, the rest is not tried.
 
     Args:
         queue: what to run, in order.
@@ -82,12 +82,14 @@ def run(
     """
     if budget <= grace:
         raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
-    pausing = (signal.SIGTERM, signal.SIGHUP)  # stopped, or the terminal closed: as on Ctrl-C
-    before = [signal.signal(number, signal.default_int_handler) for number in pausing]
+    before = {  # stopped, or the terminal closed: pauses as Ctrl-C does; not under nohup
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     deadline = time.monotonic() + budget - grace
     waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
     records = list(here)
-    known = len(records)
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
@@ -107,15 +109,16 @@ def run(
                 print(f"{'finished' if process.returncode == 0 else 'failed  '}  {job.folder}")
                 if process.returncode != 0:
                     failed.append(job)
-                    if len(failed) == _HOPELESS and len(records) == known:
+                    if len(failed) == _HOPELESS and not records and waiting:
+                        print(f"{len(waiting)} more are not tried: all have failed so far")
                         waiting.clear()
                 else:
                     records.append(read_record(out / job.folder / "record.json"))
             if time.monotonic() >= deadline:
                 break
     finally:
-        for number, handler in zip(pausing, before, strict=True):
-            signal.signal(number, handler)
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # it comes twice when a terminal is closed
         for process in running.values():
             process.send_signal(signal.SIGINT)
         for job, process in running.items():
@@ -126,6 +129,8 @@ def run(
                 process.wait()
             with suppress(OSError):
                 print(f"paused    {job.folder}", flush=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return failed
 
 

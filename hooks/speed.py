@@ -116,7 +116,10 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
 
 
 def _with_evaluation(group: Group) -> float:
-    """Seconds from start to end of a run, compilation apart: the mean; 0 if one was interrupted."""
+    """Seconds from a run's start to its end, but for what comes before the first step.
+
+    The mean; 0 if one was interrupted.
+    """
     if any(run.sessions > 1 for run in group.runs):
         return 0.0
     return mean(

@@ -75,9 +75,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
     def save(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(checkpoint.torch, "save", save)
     with pytest.raises(InputError, match=r"checkpoint\.pt cannot be written; is the disk full"):
+        save_checkpoint(tmp_path / "checkpoint.pt", {})
+    monkeypatch.setattr(checkpoint.torch, "save", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
         save_checkpoint(tmp_path / "checkpoint.pt", {})

@@ -122,9 +122,12 @@ def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
     assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
 
 
-def test_where_the_first_runs_fail_the_rest_is_not_tried(tmp_path: Path) -> None:
+def test_where_all_fail_the_rest_is_not_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = [Job("test", Arm("bad", "smoke", {"network": "vgg"}), seed) for seed in range(5)]
     assert run(bad, tmp_path, options=OPTIONS) == bad[:3]
+    assert "2 more are not tried" in capsys.readouterr().out
     assert len(run([JOB, *bad], tmp_path, options=OPTIONS)) == 5
 
 
@@ -162,16 +165,28 @@ def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
     assert not (tmp_path / never.folder).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_stopped_queue_or_a_closed_terminal_pauses_its_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    timer = threading.Timer(3, os.kill, (os.getpid(), number))
+    timer = threading.Timer(3, os.kill, (os.getpid(), getattr(signal, name)))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS)
     timer.join()
     assert "paused    test/slow-seed0" in capsys.readouterr().out
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGHUP))
+    timer.start()
+    try:
+        assert run([JOB], tmp_path, options=OPTIONS) == []
+    finally:
+        timer.join()
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / JOB.folder / "record.json").exists()
 
 
 def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(

@@ -35,6 +35,13 @@ PAGES = sorted(
 LONELY_STOPS = """[...document.querySelectorAll("span.arithmatex")]
     .filter((e) => !e.closest(".whole") && /^[，。、；：！？）”]/.test(e.nextSibling?.data ?? ""))
     .map((e) => e.parentElement.innerText)"""
+# Headings hide what sticks out of them, which should be no more than the sign for their link.
+CUT_HEADINGS = """[...document.querySelectorAll("article :is(h2, h3, h4, h5)")].filter((e) => {
+    const text = document.createRange(), sign = e.querySelector(".headerlink");
+    text.selectNodeContents(e);
+    if (sign) text.setEndBefore(sign);
+    return text.getBoundingClientRect().right > e.getBoundingClientRect().right + 1;
+}).map((e) => e.innerText)"""
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -190,6 +197,7 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
 def test_page_fits_a_small_phone(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
     page = open_page(_path(name), width=320)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate(CUT_HEADINGS) == []
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     page.wait_for_timeout(100)
     assert barriers(page) == []

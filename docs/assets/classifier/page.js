@@ -107,7 +107,7 @@
       else say("浏览器没有交来图片本身；请先把它存成文件，再拖进来。");
     });
     document.addEventListener("paste", ({ target, clipboardData }) => {
-      if (clipboardData.files[0] && !target.closest?.("input")) ask(clipboardData.files[0]);
+      if (clipboardData.files[0] && !target.closest?.("input:not([type=file])")) ask(clipboardData.files[0]);
     });
     if (find("file").files[0]) ask(find("file").files[0]); // chosen before this script was there
   }
