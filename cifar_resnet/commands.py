@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -279,13 +278,13 @@ def analyze(args: argparse.Namespace) -> None:
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
-    path, problem = args.out / f"{record.id}.json", ""
-    with suppress(InputError):  # there is none, or a damaged one
+    path = args.out / f"{record.id}.json"
+    try:
         kept = read_analysis(path).weights_record
-        if kept != record.weights_record:
-            problem = f"{path} is the analysis of another run ({kept}); choose another --out"
-    if problem:
-        raise InputError(problem)
+    except InputError:  # there is none, or a damaged one
+        kept = record.weights_record
+    if kept != record.weights_record:
+        raise InputError(f"{path} is the analysis of another run ({kept}); choose another --out")
     write_record(record, path)
     print(f"record {path}")
 

@@ -27,7 +27,7 @@ from cifar_resnet.experiments import Job, siblings
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record, software
 
-_HOPELESS = 3  # first runs that fail: something is wrong with all
+_HOPELESS = 3  # runs that fail while none ends well: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 
 
