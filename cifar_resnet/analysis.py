@@ -1,7 +1,7 @@
 """Measurements on single networks: gradients, residuals, and networks with a block removed.
 
     cifar-resnet analyze gradients --data DIR
-    cifar-resnet analyze lesion --run-folder runs/degradation-cpu/plain20-seed0 --data DIR
+    cifar-resnet analyze lesion --run-folder runs/degradation-cpu/plain20/seed0 --data DIR
 
 Each writes a record of its own; the site draws its figures from those records.
 """
@@ -166,10 +166,12 @@ def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
             last_norm.register_forward_hook(residual),
             block.register_forward_hook(after),
         ]
-    for batch in torch.split(images, _BATCH):
-        model(normalize(batch))
-    for handle in handles:
-        handle.remove()
+    try:
+        for batch in torch.split(images, _BATCH):
+            model(normalize(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
     return [sums[block] / len(images) for block in blocks(model).values()]
     # --8<-- [end:residual_ratios]
 
@@ -312,6 +314,7 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
     """
     if name not in ANALYSES:
         raise InputError(f"analysis {name!r} is unknown; choose one of: {', '.join(ANALYSES)}")
+    code = software()  # first: files may be edited while the rest goes on
     network, weights_record, digest = "", "", ""
     model: nn.Module = nn.Identity()
     if name != "gradients":
@@ -331,7 +334,7 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         weights_record=weights_record,
         weights_sha256=digest,
         data=DataInfo(data.name, data.md5, 0, data.split, len(images)),
-        software=software(),
+        software=code,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         values={label: tuple(numbers) for label, numbers in values.items()},
         fingerprint=fingerprint(name, network),
@@ -383,7 +386,7 @@ def behaves_as_before(record: AnalysisRecord) -> bool:
     return now.keys() == record.fingerprint.keys() and all(
         len(numbers) == len(now[label])
         and all(
-            math.isclose(a, b, rel_tol=0.05, abs_tol=1e-12)  # after steps rounding has grown
+            math.isclose(a, b, rel_tol=0.05, abs_tol=1e-12)  # processors round differently
             for a, b in zip(numbers, now[label], strict=True)
         )
         for label, numbers in record.fingerprint.items()

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from cifar_resnet.bench import BenchRecord, training_flops
+from cifar_resnet.bench import BenchRecord, training_flops, utilization
+from cifar_resnet.evaluate import CALIBRATION_BINS
 from cifar_resnet.recipe import learning_rate
 from cifar_resnet.record import Record, Software, git
 
@@ -39,12 +40,16 @@ def contradictions(record: Record) -> Iterator[str]:
         yield "metrics.confusion is no table of ten classes"
         return
     right = [row[index] for index, row in enumerate(rows)]
+    seen = data.train_images // recipe.batch_size * recipe.batch_size
+    bins = len(metrics.calibration)
+    finished = datetime.fromisoformat(record.finished)
+    began = f"{recipe.name}-{data.name}-{data.eval_split}-seed{record.seed}-"
     hits = sum(images * accuracy for images, _, accuracy in metrics.calibration)
     gap = sum(images * abs(sure - right) for images, sure, right in metrics.calibration)
     last = record.history[-1] if record.history else None
     steps = data.train_images // recipe.batch_size
     times = [epoch.seconds for epoch in record.history] or [0.0]
-    elapsed = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)
+    elapsed = finished - datetime.fromisoformat(record.started)
     least = record.train_seconds + (record.compile_seconds or 0.0)
     for name, holds in {
         "data.train_images or data.eval_images": (data.train_images, count)
@@ -52,20 +57,32 @@ def contradictions(record: Record) -> Iterator[str]:
         "metrics.confusion": sum(map(sum, rows)) == count
         and (data.eval_split != "test" or {sum(row) for row in rows} == {count // _CLASSES}),
         "metrics.accuracy": _near(metrics.accuracy, sum(right) / count),
-        "flip_averaged_accuracy": 0 <= (record.flip_averaged_accuracy or 0) <= 1,
+        "id": record.id.startswith(f"{began}{finished.strftime('%Y%m%dT%H%M%SZ')}"),
+        "flip_averaged_accuracy": _share_of(record.flip_averaged_accuracy or 0.0, count),
         "metrics.per_class_accuracy": len(rows) == len(metrics.per_class_accuracy)
         and all(
             _near(accuracy, hit / max(1, sum(row)))
             for accuracy, hit, row in zip(metrics.per_class_accuracy, right, rows, strict=True)
         ),
         "metrics.calibration": sum(images for images, _, _ in metrics.calibration) == count
-        and _near(hits, sum(right), 1e-4 * count),
+        and _near(hits, sum(right), 1e-4 * count)
+        and bins == CALIBRATION_BINS
+        and all(
+            not images or index / bins - 1e-6 <= sure <= (index + 1) / bins + 1e-6
+            for index, (images, sure, _) in enumerate(metrics.calibration)
+        ),
         "metrics.calibration_error": _near(metrics.calibration_error, gap / count),
         "history": [epoch.epoch for epoch in record.history]
         == list(range(1, record.recipe.epochs + 1))
         and last is not None
         and _near(last.eval_accuracy, metrics.accuracy)
-        and _near(last.eval_loss, metrics.loss),
+        and _near(last.eval_loss, metrics.loss)
+        and all(
+            _share_of(epoch.train_accuracy, seen)
+            and _share_of(epoch.eval_accuracy, count)
+            and min(epoch.train_loss, epoch.eval_loss) > 0
+            for epoch in record.history
+        ),
         "history's learning rates": all(
             _near(epoch.learning_rate, learning_rate(recipe, epoch.epoch - 1 / steps))
             for epoch in record.history
@@ -94,22 +111,27 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
         yield "its rounds must be equally many, and every rate positive"
     if record.flops != training_flops(record.network):
         yield f"flops is not what {record.network} needs"
+    if any(used > 1.05 for used in utilization(record)):
+        yield "it trains faster than the matrix products of its record allow"
 
 
 # What decides the figures of a benchmark, by module.
 _MEASURING = {
     "bench": (
-        *("bench", "reference_steps", "_Pictures", "_step", "_repeat"),
+        *("bench", "reference_steps", "_Pictures", "_step", "_repeat", "training_flops"),
         *("_allocated", "_peak_bytes"),
     ),
     "compiling": ("training_steps", "compiled", "fastest", "seconds"),
     "train": ("train_epoch", "batches", "make_optimizer"),
     "augment": (
         *("Augmentation", "augment", "random_crop", "random_flip", "random_erasing"),
-        "normalize",
+        *("normalize", "_statistics", "shrink"),
     ),
+    "model": ("get_cifar_resnet",),
+    "depth": ("Block", "get_depth_resnet"),
+    "networks": ("build",),
     "hardware": ("_keep_freed_memory",),
-    "recipe": ("notes",),
+    "recipe": ("notes", "learning_rate", "resolution"),
 }
 
 
@@ -143,6 +165,12 @@ def _definitions(source: bytes) -> dict[str, str]:
                 del node.body[0]
             found[node.name] = ast.dump(node)
     return found
+
+
+def _share_of(share: float, images: int) -> bool:
+    """Whether it can be that of some images among so many, as float32 holds it."""
+    hits = share * images
+    return 0 <= share <= 1 and abs(hits - round(hits)) < 0.05
 
 
 def _near(a: float, b: float, tolerance: float = 1e-5) -> bool:

@@ -9,6 +9,7 @@ loop (`cifar_resnet.train.train_epoch`), augmentation alone, and matrix products
 precision. Warm-up and compilation come before the first round and are reported apart.
 """
 
+import re
 import sys
 import time
 import warnings
@@ -92,6 +93,7 @@ def bench(
     Returns:
         The record; `summary` puts it into words.
     """
+    code = software()  # first: files may be edited while the rest goes on
     gpu = hardware.device != "cpu"
     steps = steps or (100 if gpu else 6)
     device = torch.device(hardware.device)
@@ -134,7 +136,7 @@ def bench(
         measured["ceiling"].append(
             2 * size**3 * steps / seconds(lambda: _repeat(lambda: a @ a, steps), device)
         )
-    where = hardware.name.replace(" ", "-").lower()
+    where = re.sub(r"[^a-z0-9.]+", "-", hardware.name.lower())  # some have a slash
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return BenchRecord(
         schema=SCHEMA,
@@ -142,7 +144,7 @@ def bench(
         network=recipe.network,
         batch_size=recipe.batch_size,
         steps=steps,
-        software=software(),
+        software=code,
         hardware=hardware,
         started=started,
         reference=tuple(measured["reference"]),
@@ -282,7 +284,7 @@ def training_flops(network: str) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def ratios(record: BenchRecord) -> list[float]:
+def speedups(record: BenchRecord) -> list[float]:
     """How many times as fast as the plain loop ours was, round by round.
 
     Args:
@@ -291,7 +293,7 @@ def ratios(record: BenchRecord) -> list[float]:
     return [a / b for a, b in zip(record.ours, record.reference, strict=True)]
 
 
-def shares(record: BenchRecord) -> list[float]:
+def utilization(record: BenchRecord) -> list[float]:
     """Which share of the matrix products' rate our loop reached, round by round.
 
     Args:
@@ -300,7 +302,7 @@ def shares(record: BenchRecord) -> list[float]:
     return [a * record.flops / b for a, b in zip(record.ours, record.ceiling, strict=True)]
 
 
-def pipeline(record: BenchRecord) -> list[float]:
+def augmentation_share(record: BenchRecord) -> list[float]:
     """Which share of a step's time augmentation takes, round by round.
 
     Args:
@@ -329,7 +331,7 @@ def summary(record: BenchRecord) -> str:
 
     The ratio of the two loops is taken round by round: the median and the range.
     """
-    times = ratios(record)
+    times = speedups(record)
     h = record.hardware
     return "\n".join(
         (
@@ -341,8 +343,8 @@ def summary(record: BenchRecord) -> str:
             f"this loop        {median(record.ours):9.0f} images/s",
             f"ratio            {median(times):9.2f} ({min(times):.2f} to {max(times):.2f})",
             f"matrix products  {median(record.ceiling) / 1e12:9.2f} TFLOP/s, of which this loop "
-            f"uses {median(shares(record)):.0%}",
-            f"augmentation     {median(pipeline(record)):9.1%} of a step",
+            f"uses {median(utilization(record)):.0%}",
+            f"augmentation     {median(augmentation_share(record)):9.1%} of a step",
             f"first step       {record.first_step_seconds:9.1f} s",
             f"peak memory      {record.peak_bytes / 2**20:9.0f} MiB",
         )

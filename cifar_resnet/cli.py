@@ -66,7 +66,13 @@ def _parser() -> _Parser:
         description="Train a recipe; write checkpoint.pt, weights.safetensors and record.json.",
     )
     train.add_argument("recipe", help="name of a recipe; `cifar-resnet recipes` lists them")
-    train.add_argument("--seed", type=int, default=0, help="default: 0")
+    train.add_argument(
+        "--seed",
+        type=_seeds,
+        default=[0],
+        metavar="N[,N...]",
+        help="default: 0; several, such as 0,1,2, are trained one after the other",
+    )
     train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
     train.add_argument(
         "--set",
@@ -76,7 +82,10 @@ def _parser() -> _Parser:
         help="change a field of the recipe, such as learning_rate=0.05; can be repeated",
     )
     train.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: runs/NAME); of several seeds, the folder of theirs",
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.set_defaults(run=commands.train)
@@ -200,6 +209,16 @@ def _parser() -> _Parser:
     recipes = subcommands.add_parser("recipes", help="list the recipes")
     recipes.set_defaults(run=commands.recipes)
     return parser
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number, or several such as 0,1,2")
+    return seeds
 
 
 def main(argv: list[str] | None = None) -> int:

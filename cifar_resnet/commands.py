@@ -5,18 +5,27 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cifar_resnet.errors import InputError
 
 if TYPE_CHECKING:
+    from cifar_resnet.data import Dataset
+    from cifar_resnet.distributed import World
+    from cifar_resnet.hardware import Hardware
+    from cifar_resnet.recipe import Recipe
     from cifar_resnet.record import Record
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train a recipe; the record, the weights and the checkpoint go to ``--out``."""
+    """Train a recipe; the record, the weights and the checkpoint go to ``--out``.
+
+    Several seeds are trained by one process, each into a folder of its own: what is compiled
+    or measured for the first one serves all.
+    """
     from cifar_resnet.recipe import get_recipe
 
     changes = _changes(args.set)
@@ -25,12 +34,12 @@ def train(args: argparse.Namespace) -> None:
     recipe = get_recipe(args.recipe, **changes)
 
     from cifar_resnet.data import load
-    from cifar_resnet.display import Silent, Terminal
-    from cifar_resnet.distributed import join, local_device
+    from cifar_resnet.distributed import broadcast_object, join, local_device
     from cifar_resnet.hardware import detect
-    from cifar_resnet.run import fit, refuse_wrong_plan
+    from cifar_resnet.run import finished_seeds, refuse_used_folder, refuse_wrong_plan
 
-    refuse_wrong_plan(recipe, args.seed)
+    for seed in args.seed:
+        refuse_wrong_plan(recipe, seed)
     hardware = detect(
         local_device(args.device),
         precision=args.precision,
@@ -39,40 +48,81 @@ def train(args: argparse.Namespace) -> None:
         cuda_graphs=args.cuda_graphs,
     )
     data = load(args.data, val=args.val)
-    out = args.out or Path("runs") / f"{recipe.name}-{data.name}-{data.split}-seed{args.seed}"
+    folders = _run_folders(args, f"{recipe.name}-{data.name}-{data.split}")
     with join(hardware.device) as world:
-        display = Terminal(recipe.epochs, processes=world.size) if world.leads else Silent()
-        display.say(
-            f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
-            f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
-            f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
-            f"{hardware.precision}{', compiled' if hardware.compile else ''}"
-            f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}"
+        records: dict[int, Record] = {}
+        if args.resume and len(folders) > 1:
+            here = replace(hardware, processes=world.size)
+            done = finished_seeds(recipe, data, here, folders) if world.is_main else {}
+            records.update(broadcast_object(done, world))
+        left = {seed: out for seed, out in folders.items() if seed not in records}
+        for out in left.values():  # rather now than after hours of the seeds before it
+            refuse_used_folder(out, resume=args.resume)
+        settled = hardware
+        for seed, out in left.items():
+            begun = (out / "checkpoint.pt").exists()  # and goes on compiled as it was
+            try:
+                records[seed] = _train_one(
+                    recipe, data, hardware if begun else settled, seed, out, args.resume, world
+                )
+            except KeyboardInterrupt:
+                if world.is_main:
+                    _say_what_is_kept(out, len(records))
+                raise
+            used = records[seed].hardware
+            settled = replace(hardware, compile=used.compile, cuda_graphs=used.cuda_graphs)
+    if len(records) > 1 and world.is_main:
+        accuracies = [record.metrics.accuracy for record in records.values()]
+        print(
+            f"{len(records)} seeds: mean {mean(accuracies):.2%}, "
+            f"sample standard deviation {stdev(accuracies):.2%}"
         )
-        try:
-            run = fit(
-                recipe,
-                data,
-                hardware,
-                seed=args.seed,
-                out=out,
-                resume=args.resume,
-                display=display,
-                world=world,
-            )
-        except KeyboardInterrupt:
-            if world.leads:
-                _say_what_is_kept(out)
-            raise
-    if world.leads:
+
+
+def _train_one(
+    recipe: "Recipe",
+    data: "Dataset",
+    hardware: "Hardware",
+    seed: int,
+    out: Path,
+    resume: bool,
+    world: "World",
+) -> "Record":
+    from cifar_resnet.display import Silent, Terminal
+    from cifar_resnet.run import fit
+
+    display = Terminal(recipe.epochs, processes=world.size) if world.is_main else Silent()
+    display.say(
+        f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
+        f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
+        f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
+        f"{hardware.precision}{', compiled' if hardware.compile else ''}"
+        f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}"
+    )
+    run = fit(
+        recipe, data, hardware, seed=seed, out=out, resume=resume, display=display, world=world
+    )
+    if world.is_main:
         accuracy = run.record.metrics.accuracy
-        print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}")
+        print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}", flush=True)
+    return run.record
 
 
-def _say_what_is_kept(out: Path) -> None:
+def _run_folders(args: argparse.Namespace, name: str) -> dict[int, Path]:
+    """Where each seed's run goes."""
+    if args.out is None:
+        return {seed: Path("runs") / f"{name}-seed{seed}" for seed in args.seed}
+    if len(args.seed) == 1:
+        return {args.seed[0]: args.out}
+    return {seed: args.out / f"seed{seed}" for seed in args.seed}
+
+
+def _say_what_is_kept(out: Path, finished: int) -> None:
     kept = "no epoch was finished"
     if (out / "checkpoint.pt").exists():
         kept = f"{out} keeps its last checkpoint: add --resume to go on"
+    elif finished:
+        kept = f"{finished} of the seeds are finished: add --resume to go on with the others"
     print(f"\ninterrupted; {kept}", file=sys.stderr)
 
 
@@ -249,7 +299,7 @@ def experiments_run(args: argparse.Namespace) -> None:
         parallel=args.jobs,
     )
     if failed:
-        logs = ", ".join(str(args.out / job.folder / "log.txt") for job in failed)
+        logs = ", ".join(map(str, failed))
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
     if args.again:

@@ -24,7 +24,7 @@ from cifar_resnet.errors import InputError
 class World:
     """This process's place among all: ``rank`` of ``size``; alone by default.
 
-    >>> World().leads
+    >>> World().is_main
     True
     """
 
@@ -32,7 +32,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
@@ -84,19 +84,19 @@ def join(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def share(tensor: Tensor, world: World) -> Tensor:
+def shard(tensor: Tensor, world: World) -> Tensor:
     """This process's share of the first dimension: every ``size``-th row.
 
-    >>> share(torch.arange(6), World(1, 3))
+    >>> shard(torch.arange(6), World(1, 3))
     tensor([1, 4])
     """
     return tensor[world.rank :: world.size]
 
 
-def add_up(tensor: Tensor, world: World) -> Tensor:
+def all_reduce(tensor: Tensor, world: World) -> Tensor:
     """The sum over all processes, in place.
 
-    >>> add_up(torch.ones(2), World())
+    >>> all_reduce(torch.ones(2), World())
     tensor([1., 1.])
     """
     if world.size > 1:
@@ -104,8 +104,8 @@ def add_up(tensor: Tensor, world: World) -> Tensor:
     return tensor
 
 
-def gather_rows(rows: Tensor, total: int, world: World) -> Tensor:
-    """Put the rows of all processes together in their order before `share`.
+def all_gather(rows: Tensor, total: int, world: World) -> Tensor:
+    """Put the rows of all processes together in their order before `shard`.
 
     Args:
         rows: ``[n, ...]`` of this process.
@@ -113,28 +113,28 @@ def gather_rows(rows: Tensor, total: int, world: World) -> Tensor:
         world: the processes.
 
     Example:
-        >>> gather_rows(torch.tensor([3.0, 4.0]), 2, World())
+        >>> all_gather(torch.tensor([3.0, 4.0]), 2, World())
         tensor([3., 4.])
     """
     everything = rows.new_zeros(total, *rows.shape[1:])
     everything[world.rank :: world.size] = rows
-    return add_up(everything, world)
+    return all_reduce(everything, world)
 
 
-def agree(model: nn.Module, world: World) -> None:
+def broadcast_buffers(model: nn.Module, world: World) -> None:
     """Give every process the buffers (running statistics) of process 0.
 
-    >>> agree(nn.BatchNorm2d(3), World())
+    >>> broadcast_buffers(nn.BatchNorm2d(3), World())
     """
     if world.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def tell(value: Any, world: World) -> Any:
-    """What process 0 has, on every process.
+def broadcast_object(value: Any, world: World) -> Any:
+    """What process 0 has, on every process; anything that can be pickled.
 
-    >>> tell({"epoch": 3}, World())
+    >>> broadcast_object({"epoch": 3}, World())
     {'epoch': 3}
     """
     if world.size == 1:
@@ -144,10 +144,10 @@ def tell(value: Any, world: World) -> Any:
     return box[0]
 
 
-def wrap(model: nn.Module, world: World) -> nn.Module:
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """Average the model's gradients over all processes at every backward pass.
 
-    >>> wrap(nn.Linear(1, 1), World())
+    >>> data_parallel(nn.Linear(1, 1), World())
     Linear(in_features=1, out_features=1, bias=True)
     """
     return nn.parallel.DistributedDataParallel(model) if world.size > 1 else model

@@ -81,13 +81,14 @@ class Job:
     @property
     def folder(self) -> str:
         """Where it keeps its files, below the folder of all runs."""
-        return f"{self.experiment}/{self.arm.label}-seed{self.seed}"
+        return f"{self.experiment}/{self.arm.label}/seed{self.seed}"
 
-    def arguments(self) -> list[str]:
-        """The words after ``cifar-resnet`` that run it."""
+    def arguments(self, *others: "Job") -> list[str]:
+        """The words after ``cifar-resnet`` that run it, and others that differ in the seed."""
         changes = assignments(self.arm.changes)
+        seeds = ",".join(str(job.seed) for job in (self, *others))
         return [
-            *("train", self.arm.recipe, "--seed", str(self.seed), "--resume"),
+            *("train", self.arm.recipe, "--seed", seeds, "--resume"),
             *(word for change in changes for word in ("--set", change)),
             *(("--threads", str(self.threads)) if self.threads else ()),
             *(("--precision", self.arm.precision) if self.arm.precision else ()),
@@ -189,7 +190,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         _configuration("notes", network="resnet20", epochs=8, warmup_epochs=1.0),
         (0, 1, 2),
     ),
-    Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1)),
+    Experiment(
+        "notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1, 2)
+    ),
     Experiment(
         "fast-cpu-short",
         "90 % on two CPU cores in 20 minutes",
@@ -286,7 +289,7 @@ def jobs(experiments: Iterable[Experiment]) -> list[Job]:
     """All runs, one seed of every arm before the next seed.
 
     >>> [job.folder for job in jobs(select(["notes"]))]
-    ['notes/run-seed0', 'notes/run-seed1', 'notes/run-seed2']
+    ['notes/run/seed0', 'notes/run/seed1', 'notes/run/seed2']
     """
     return [
         Job(experiment.name, arm, seed, experiment.device, experiment.timed)

@@ -4,9 +4,10 @@
     cifar-resnet experiments run --data DIR --budget 9m      # what is still missing, in order
     cifar-resnet experiments run degradation --jobs 4        # one experiment, four at a time
 
-Every run is an ordinary `cifar-resnet train` in a process of its own. At the end of the
-budget the running ones are interrupted; they keep their checkpoints and go on from there the
-next time.
+Every run is an ordinary `cifar-resnet train` in a process of its own; on a GPU, where getting
+ready takes as long as some training, all seeds of an arm whose time counts share one. At the
+end of the budget the running ones are interrupted; they keep their checkpoints and go on from
+there the next time.
 """
 
 import math
@@ -17,7 +18,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import count
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 from cifar_resnet.checkpoint import load_checkpoint, sole_user
@@ -26,8 +28,9 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import Job, siblings
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record, software
+from cifar_resnet.run import refuse_used_folder
 
-_HOPELESS = 3  # runs that fail while none ends well: something is wrong with all
+_HOPELESS = 3  # processes that fail while no run ends well: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 
 
@@ -57,25 +60,26 @@ def run(
     budget: float = math.inf,
     parallel: int = 1,
     grace: float = 20.0,
-) -> list[Job]:
-    """Run jobs in processes of their own until they are done or the budget is spent.
+) -> list[Path]:
+    """Run jobs until they are done or the budget is spent.
 
     Whether compiling pays is measured once for each network and batch size: the later runs are
     told what the first one found. What is compared is run in the precision of what is
-    published. Where three fail and none has ended well here, the rest is not tried.
+    published. Where three processes fail and no run has ended well, the rest is not tried.
 
     Args:
         queue: what to run, in order.
-        out: folder of all runs; each job has one of its own in it, with its log.
+        out: folder of all runs; each job has one of its own in it. The log of a process is in
+            the folder of its run, or in the one that holds those of its seeds.
         options: further words for ``cifar-resnet train``, such as ``["--device", "cuda"]``.
         here: records of earlier runs on this machine.
         published: records of other machines, too.
         budget: seconds; a job that is not done by then is interrupted and resumes later.
-        parallel: jobs at a time; one whose time counts has the machine to itself.
+        parallel: processes at a time; one whose time counts has the machine to itself.
         grace: seconds kept back from the budget for interrupting.
 
     Returns:
-        The jobs that failed; their logs say why.
+        The logs of the processes that failed, which say why.
 
     Raises:
         InputError: if the budget is not longer than the grace.
@@ -88,32 +92,39 @@ def run(
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     deadline = time.monotonic() + budget - grace
-    waiting, running, failed = list(queue), dict[Job, subprocess.Popen[bytes]](), []
-    records = list(here)
+    waiting, records = list(queue), list(here)
+    running: dict[tuple[Job, ...], subprocess.Popen[bytes]] = {}
+    failed: list[Path] = []
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
-                if running and any(job.timed for job in (waiting[0], *running)):
+                if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
-                job = waiting.pop(0)
-                begun = (out / job.folder / "checkpoint.pt").exists()  # and goes on as it began
-                told = [] if begun else _compiled_as_before(job, records)
-                told += _in_the_same_precision(job, published)
-                running[job] = _start(job, out, told + options)
-                print(f"started   {job.folder}", flush=True)
+                together = _sharing(waiting, out)
+                waiting = [job for job in waiting if job not in together]
+                begun = _begun(together[0], out)  # and goes on as it began
+                told = [] if begun else _compiled_as_before(together[0], records)
+                told += _in_the_same_precision(together[0], published)
+                running[together] = _start(together, out, told + options)
+                for job in together:
+                    print(f"started   {job.folder}", flush=True)
             time.sleep(0.2)
-            for job, process in list(running.items()):
+            for together, process in list(running.items()):
                 if process.poll() is None:
                     continue
-                del running[job]
-                print(f"{'finished' if process.returncode == 0 else 'failed  '}  {job.folder}")
-                if process.returncode != 0:
-                    failed.append(job)
+                del running[together]
+                done = _ended_well(together, process.returncode, out)
+                for job in done:
+                    print(f"finished  {job.folder}")
+                    records.append(read_record(out / job.folder / "record.json"))
+                lost = [job for job in together if job not in done]
+                if lost:
+                    print(f"failed    {lost[0].folder}")
+                    failed.append(_folder(together, out) / "log.txt")
+                    waiting[:0] = lost[1:]
                     if len(failed) == _HOPELESS and not records and waiting:
                         print(f"{len(waiting)} more are not tried: all have failed so far")
                         waiting.clear()
-                else:
-                    records.append(read_record(out / job.folder / "record.json"))
             if time.monotonic() >= deadline:
                 break
     finally:
@@ -121,17 +132,62 @@ def run(
             signal.signal(number, signal.SIG_IGN)  # it comes twice when a terminal is closed
         for process in running.values():
             process.send_signal(signal.SIGINT)
-        for job, process in running.items():
+        for together, process in running.items():
             try:
                 process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
                 process.kill()
                 process.wait()
-            with suppress(OSError):
-                print(f"paused    {job.folder}", flush=True)
+            for job in together:
+                ended = (out / job.folder / "record.json").exists()
+                with suppress(OSError):
+                    print(f"{'finished' if ended else 'paused  '}  {job.folder}", flush=True)
         for number, handler in before.items():
             signal.signal(number, handler)
     return failed
+
+
+def _sharing(waiting: Sequence[Job], out: Path) -> tuple[Job, ...]:
+    """The first job, and the further seeds of its arm that one process will train with it.
+
+    On a CPU one seed of every arm comes before the next seed. A seed that was begun comes
+    first: the others are compiled as it was.
+    """
+    first = waiting[0]
+    alike = [job for job in waiting if replace(job, seed=first.seed) == first]
+    if first.device == "cpu" or not first.timed:
+        alike = [first]
+    for job in alike:
+        _set_aside_other_code(out / job.folder)
+    usable = [job for job in alike if _usable(out / job.folder)]
+    usable.sort(key=lambda job: not _begun(job, out))
+    return tuple(usable) or (first,)  # which says itself what is wrong with its folder
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        refuse_used_folder(folder, resume=True)
+    except InputError:
+        return False
+    return True
+
+
+def _begun(job: Job, out: Path) -> bool:
+    return (out / job.folder / "checkpoint.pt").exists()
+
+
+def _ended_well(together: tuple[Job, ...], code: int, out: Path) -> list[Job]:
+    """All, or of several seeds those that were done before one failed."""
+    if code == 0:
+        return list(together)
+    several = len(together) > 1
+    return [job for job in together if several and (out / job.folder / "record.json").exists()]
+
+
+def _folder(together: tuple[Job, ...], out: Path) -> Path:
+    """Of one run its own; of several seeds the one that holds theirs."""
+    own = out / together[0].folder
+    return own.parent if len(together) > 1 else own
 
 
 def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
@@ -182,11 +238,11 @@ def _set_aside_other_code(folder: Path) -> None:
             folder.rename(next(place for place in places if not place.exists()))
 
 
-def _start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
-    folder = out / job.folder
-    _set_aside_other_code(folder)
+def _start(together: tuple[Job, ...], out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+    folder = _folder(together, out)
     folder.mkdir(parents=True, exist_ok=True)
-    train, *own = job.arguments()  # which come last, and so count
+    first, *others = together
+    train, *own = first.arguments(*others)  # which come last, and so count
     words = [sys.executable, "-m", "cifar_resnet", train, *options, *own, "--out", str(folder)]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)

@@ -99,7 +99,8 @@ class Record:
         flip_averaged_accuracy: of the same weights, with the mean of each image's logits and
             its mirror image's; a figure of its own, None in the oldest records.
         compile_seconds: for ``torch.compile``, and on a GPU for cuDNN's choice of algorithms,
-            before the first epoch; None in the oldest records, whose first epoch includes it.
+            before the first epoch; next to nothing where the same process had done it for
+            another seed; None in the oldest records, whose first epoch includes it.
         checksum: SHA-256 over everything else.
     """
 

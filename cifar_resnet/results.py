@@ -174,6 +174,8 @@ def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
     for other in others:
         if _what_ran(other) == _what_ran(record):
             yield f"{other.id} is of the same recipe and seed; keep one"
+        elif (other.weights_sha256, other.metrics) == (record.weights_sha256, record.metrics):
+            yield f"{other.id} has the same weights and metrics; one of them did not run"
 
 
 def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:

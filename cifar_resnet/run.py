@@ -7,9 +7,11 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,14 +23,31 @@ from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weigh
 from cifar_resnet.compiling import WORTH_COMPILING, compile_ahead, compiled, fastest
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
-from cifar_resnet.distributed import ALONE, World, agree, gather_rows, share, tell, wrap
+from cifar_resnet.distributed import (
+    ALONE,
+    World,
+    all_gather,
+    broadcast_buffers,
+    broadcast_object,
+    data_parallel,
+    shard,
+)
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import build, check_name
 from cifar_resnet.recipe import Recipe, changes, resolution
-from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software, write_record
+from cifar_resnet.record import (
+    SCHEMA,
+    DataInfo,
+    Epoch,
+    Record,
+    Software,
+    read_record,
+    software,
+    write_record,
+)
 from cifar_resnet.train import make_optimizer, train_epoch
 
 # Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
@@ -70,16 +89,33 @@ def fit(
         display: told of progress.
         world: the processes that share the work; the first one writes.
 
+    Returns:
+        The model, on the hardware's device, and the record, on every process the same.
+
     Raises:
-        InputError: if the seed is out of range, if ``out`` holds a run and ``resume`` is
-            not set, if its checkpoint is of another configuration, machine or version of
-            torch, or if the batch size does not fit the data set or the number of processes.
+        InputError: if the seed is out of range; if ``out`` holds a finished run, weights
+            without a record, a run and ``resume`` is not set, or a checkpoint of another
+            configuration, machine, code or version of torch; if another process trains there;
+            if the batch size does not fit the data set or the number of processes; or if the
+            loss is no longer finite.
         KeyboardInterrupt: passed on; the last checkpoint stays.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from cifar_resnet import get_recipe
+        >>> from cifar_resnet.data import load
+        >>> from cifar_resnet.hardware import detect
+        >>> recipe = get_recipe("smoke", network="resnet20", epochs=1, warmup_epochs=0)
+        >>> here = detect("cpu", threads=1, compile=False)
+        >>> with TemporaryDirectory() as out:
+        ...     run = fit(recipe, load("synthetic"), here, out=out)
+        >>> len(run.record.history), run.record.seed
+        (1, 0)
     """
     out = Path(out)
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
-    with sole_user(out) if world.leads else nullcontext():
+    with sole_user(out) if world.is_main else nullcontext():
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 
@@ -113,13 +149,86 @@ def _refuse_wrong_input(
         )
     if recipe.batch_size % world.size:
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
+    refuse_used_folder(out, resume=resume)
+
+
+def refuse_used_folder(out: Path, *, resume: bool) -> None:
+    """Refuse a folder whose files a new run would write over.
+
+    Args:
+        out: the folder, which need not exist.
+        resume: whether to go on with what was begun there.
+
+    Raises:
+        InputError: if it holds a finished run; an unfinished one that is not to be gone on
+            with; or weights alone.
+
+    Example:
+        >>> refuse_used_folder(Path("nowhere"), resume=False)
+    """
     if (out / "record.json").exists():
-        raise InputError(f"{out} holds a finished run; choose another --out")
+        raise InputError(
+            f"{out} holds a finished run; choose another --out "
+            "(of several seeds, --resume keeps those that are finished)"
+        )
     begun = (out / "checkpoint.pt").exists()
     if begun and not resume:
         raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
     if (out / "weights.safetensors").exists() and not begun:
         raise InputError(f"{out} holds weights without their record; choose another --out")
+
+
+@cache
+def _running_code() -> Software:
+    """Once a process: later runs of it may find other files than those it imported."""
+    return software()
+
+
+def _where(hardware: Hardware, code: Software) -> str:
+    """What must not change from one part of a run to the next, nor from seed to seed."""
+    return f"{hardware.processes} x {hardware.name}, {hardware.precision}, torch {code.torch}"
+
+
+def finished_seeds(
+    recipe: Recipe, data: Dataset, hardware: Hardware, folders: Mapping[int, Path]
+) -> dict[int, Record]:
+    """The records of those of several seeds that need no training any more.
+
+    Args:
+        recipe: what all of them are of.
+        data: what all of them are trained on.
+        hardware: where, with the number of processes.
+        folders: by seed; they need not exist.
+
+    Raises:
+        InputError: if a record is damaged, or of another configuration, machine, version of
+            torch, or code.
+
+    Example:
+        >>> from cifar_resnet.data import load
+        >>> from cifar_resnet.hardware import detect
+        >>> here, folders = detect("cpu", threads=1, compile=False), {0: Path("nowhere")}
+        >>> finished_seeds(Recipe(name="example"), load("synthetic"), here, folders)
+        {}
+    """
+    code = _running_code()
+    records = {}
+    for seed, folder in folders.items():
+        path = folder / "record.json"
+        if not path.exists():
+            continue
+        records[seed] = record = read_record(path)
+        made = (record.recipe, record.seed, record.data.name, record.data.eval_split)
+        if made != (recipe, seed, data.name, data.split):
+            raise InputError(f"{path} is of another configuration; choose another --out")
+        ran = record.software
+        there, here = _where(record.hardware, ran), _where(hardware, code)
+        if (there, ran.source_sha256) != (here, code.source_sha256):
+            raise InputError(
+                f"{path} was made by other code or elsewhere ({there}, not {here}); "
+                "choose another --out"
+            )
+    return records
 
 
 def _decide_on_compiling(
@@ -140,8 +249,8 @@ def _decide_on_compiling(
         return replace(hardware, compile=False)
     mine = replace(recipe, batch_size=max(2, recipe.batch_size // world.size))
     alone = world.size == 1  # graphs of a process that waits for others are untried
-    found = fastest(hardware, mine, graphs=alone) if world.leads else None
-    best, speedup = tell(found, world)
+    found = fastest(hardware, mine, graphs=alone) if world.is_main else None
+    best, speedup = broadcast_object(found, world)
     told = f"{speedup:.2f} times as fast as without" if speedup else "does not work here"
     display.say(f"torch.compile{' and CUDA graphs' if best.cuda_graphs else ''}: {told}, measured")
     return replace(hardware, compile=best.compile, cuda_graphs=best.cuda_graphs)
@@ -176,15 +285,15 @@ def _fit(
     display: Display,
     world: World,
 ) -> Run:
-    code = software()  # first: files may be edited while the rest goes on
+    code = _running_code()
     checkpoint = out / "checkpoint.pt"
     identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
     same = {
         "identity": identity,
         "source_sha256": code.source_sha256,
-        "where": f"{world.size} x {hardware.name}, {hardware.precision}, torch {code.torch}",
+        "where": _where(replace(hardware, processes=world.size), code),
     }
-    state = tell(_resumable(checkpoint, same) if world.leads else None, world)
+    state = broadcast_object(_resumable(checkpoint, same) if world.is_main else None, world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
 
     torch.manual_seed(seed)
@@ -192,7 +301,7 @@ def _fit(
     model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
-    eval_images = share(data.eval_images, world).to(device)
+    eval_images = shard(data.eval_images, world).to(device)
     history: list[Epoch] = []
     started, sessions, compile_seconds = _now(), 1, 0.0
     logits: Tensor | None = None
@@ -205,11 +314,11 @@ def _fit(
         compile_seconds = state["compile_seconds"]
 
     def predict(images: Tensor, size: int | None = None, precision: str = "fp32") -> Tensor:
-        agree(model, world)
+        broadcast_buffers(model, world)
         logits = predict_logits(model, images, size=size, precision=precision)
-        return gather_rows(logits, len(data.eval_labels), world).cpu()
+        return all_gather(logits, len(data.eval_labels), world).cpu()
 
-    forward: Any = wrap(model, world)
+    forward: Any = data_parallel(model, world)
     if (hardware.compile or device.type == "cuda") and len(history) < recipe.epochs:
         begin = time.perf_counter()
         if hardware.compile:
@@ -253,7 +362,7 @@ def _fit(
                 seconds=seconds,
             )
         )
-        if not world.leads:
+        if not world.is_main:
             continue
         display.epoch(history[-1], recipe.epochs)
         if not last and time.monotonic() - saved < _SECONDS_BETWEEN_CHECKPOINTS:
@@ -278,7 +387,7 @@ def _fit(
         logits = predict(eval_images)
     mirrored = predict(eval_images.flip(-1))
     record = None
-    if world.leads:
+    if world.is_main:
         finished = _now()
         stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:6]
@@ -312,7 +421,7 @@ def _fit(
             weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
         )
         write_record(record, out / "record.json")
-    return Run(model, tell(record, world))
+    return Run(model, broadcast_object(record, world))
 
 
 def _now() -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cifar_resnet.augment import alternating_flip, augment, shrink
 from cifar_resnet.display import Display, Silent
-from cifar_resnet.distributed import ALONE, World, add_up, share
+from cifar_resnet.distributed import ALONE, World, all_reduce, shard
 from cifar_resnet.errors import InputError
 from cifar_resnet.optimizer import Muon
 from cifar_resnet.recipe import Recipe, learning_rate, resolution
@@ -71,7 +71,7 @@ def batches(
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     for step in range(len(images) // batch_size):
-        chosen = share(order[step * batch_size : (step + 1) * batch_size], world)
+        chosen = shard(order[step * batch_size : (step + 1) * batch_size], world)
         yield images[chosen], labels[chosen]
 
 
@@ -127,7 +127,7 @@ def train_epoch(
     number = seed * 1_000_003 + epoch
     generator = torch.Generator(device).manual_seed(number)
     noise = generator  # processes share the order of the images, not the augmentation
-    if not world.leads:
+    if not world.is_main:
         noise = torch.Generator(device).manual_seed((number * 65_537 + world.rank) % 2**63)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     steps = len(images) // recipe.batch_size
@@ -157,7 +157,7 @@ def train_epoch(
             sums += torch.stack((loss * len(y), (logits.argmax(1) == y).sum()))
         display.step(epoch, step + 1, steps, sums, (step + 1) * len(y))
 
-    loss_sum, right = add_up(sums, world).tolist()
+    loss_sum, right = all_reduce(sums, world).tolist()
     seen = steps * recipe.batch_size
     return loss_sum / seen, right / seen
     # --8<-- [end:train_epoch]

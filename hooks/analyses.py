@@ -16,7 +16,7 @@ Analyses = dict[str, AnalysisRecord]
 
 def _described(record: AnalysisRecord) -> str:
     split = {"test": "测试集", "val": "留出集"}[record.data.eval_split]
-    return f"CIFAR-10 {split}前 {record.data.eval_images:,} 张图。"
+    return f"在 CIFAR-10 {split}的前 {record.data.eval_images:,} 张图上测得。"
 
 
 def gradients_vanish(analyses: Analyses) -> Shown:
@@ -96,7 +96,9 @@ def gradients_highway(analyses: Analyses) -> Shown:
         legend=[(style, DEPTHS[network]) for network, style in styles.items()],
     )
     return Shown(
-        findings, chart, _described(record) + "每步的长度相同。两项都相差十倍以上才算符合。"
+        findings,
+        chart,
+        _described(record) + "每步的长度相同。残差网络的两个数都不到朴素网络的十分之一，才算符合。",
     )
 
 
@@ -143,7 +145,7 @@ def residuals_small(analyses: Analyses) -> Shown:
             )
         )
         rows += [
-            [f"{_network(record)} {name}", f"{a:.2f}", f"{b:.2f}"]
+            [f"{_network(record)}，{name}", f"{a:.2f}", f"{b:.2f}"]
             for name, a, b in zip(_parts(record), fresh, trained, strict=True)
         ]
     first = next(iter(analyses.values()))
@@ -155,7 +157,7 @@ def residuals_small(analyses: Analyses) -> Shown:
             table(("块", "初始", "训练后"), rows),
             legend=(("depth-0", "初始"), ("depth-1", "训练后")),
         ),
-        _described(first) + "中位数不到一半，才算小得多。",
+        _described(first) + "比值的中位数小于 0.5，才算小得多。",
     )
 
 
@@ -199,7 +201,7 @@ def single_blocks(analyses: Analyses) -> Shown:
         )
         panels.append(Panel(_network(record), chart))
         rows += [
-            [f"{_network(record)}，去掉 {name}", percent(v)]
+            [f"{_network(record)}，去掉{name}", percent(v)]
             for name, v in zip(_parts(record), cut, strict=True)
         ]
         words = (
@@ -217,5 +219,6 @@ def single_blocks(analyses: Analyses) -> Shown:
             panels,
             table(("网络", "准确率"), rows),
         ),
-        _described(next(iter(analyses.values()))) + "中位数保住完整网络的八成，算还能用。",
+        _described(next(iter(analyses.values())))
+        + "去掉一块之后，准确率的中位数超过完整网络的八成，才算还能用。",
     )

@@ -30,13 +30,13 @@ class Axis:
     high: float
     write: Callable[[float], str] = "{:g}".format
 
-    def ticks(self, most: int = 6) -> list[float]:
-        """Round values (1, 2 or 5 times a power of ten apart), at most about ``most``.
+    def ticks(self) -> list[float]:
+        """Round values (1, 2 or 5 times a power of ten apart), about six at most.
 
         >>> Axis("epoch", 0, 16).ticks()
         [0, 5, 10, 15]
         """
-        rough = (self.high - self.low) / (most - 1)
+        rough = (self.high - self.low) / 5
         power = 10 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -94,10 +94,9 @@ def frame(x: Axis, y: Axis, height: float) -> list[str]:
     return parts
 
 
-def line_chart(
-    description: str, x: Axis, y: Axis, lines: Sequence[Line], height: float = 250
-) -> str:
+def line_chart(description: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     """Lines over a common grid."""
+    height = 250.0
     right, bottom = WIDTH - _RIGHT, height - _BOTTOM
     drawn = [
         path(

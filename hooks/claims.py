@@ -49,7 +49,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "shortcut": Claim(
         "background.md",
-        "加上快捷连接，深的网络就不再退化",
+        "加上快捷连接，深的网络好过同样深的朴素网络，也不比浅的差",
         _DEGRADATION,
         show=depth_family("resnet"),
     ),

@@ -6,7 +6,7 @@ from statistics import median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from findings import Finding, Shown
-from records import spread
+from records import accuracy, spread
 from wording import percent
 
 from cifar_resnet.bench import training_flops
@@ -14,11 +14,6 @@ from cifar_resnet.experiments import Experiment, jobs
 from cifar_resnet.record import Record
 
 Arms = dict[str, list[Record]]
-
-
-def accuracy(run: Record) -> float:
-    """On the test images, after the last epoch."""
-    return run.metrics.accuracy
 
 
 def _train_accuracy(run: Record) -> float:
@@ -65,20 +60,25 @@ def compare(
 
 def _conditions(experiment: Experiment, runs: Arms) -> str:
     (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
-    seeds = sorted({run.seed for group in runs.values() for run in group})
+    every = sorted({run.seed for group in runs.values() for run in group})
+    seeds = "、".join(map(str, every))
     networks = {job.recipe.network for job in jobs([experiment])}
     what = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
+    least = min(map(len, runs.values()))
+    planned = len(experiment.seeds)
+    left = f"（计划每组 {planned} 个，还没有做完）" if least < planned else ""
     return (
-        f"实验 `{experiment.name}`：{what}每组 {epochs} 轮，种子 {'、'.join(map(str, seeds))}，"
-        "准确率取最后一轮；判定的规则见[论断与证据](results.md#claims)，每次运行的来历见[对照实验的运行](results.md#runs)。"
+        f"实验 `{experiment.name}`：{what}每组 {epochs} 轮，种子 {seeds}{left}，"
+        "准确率取最后一轮，± 后面是样本标准差；判定的规则见[论断与证据](results.md#claims)，"
+        "每次运行的来历见[对照实验的运行](results.md#runs)。"
     )
 
 
 STEMS = {
-    "original": "7×7/2，池化",
-    "small-conv": "3×3/1，池化",
-    "no-pooling": "7×7/2，无池化",
-    "full": "3×3/1，无池化",
+    "original": "7×7/2 有池化",
+    "small-conv": "3×3/1 有池化",
+    "no-pooling": "7×7/2 无池化",
+    "full": "3×3/1 无池化",
 }
 LEFT_OUT = {
     "everything": "全部用上",
@@ -121,7 +121,7 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
                 f"{median(run.images_per_second for run in group):,.0f}",
             ]
     head = ["网络或配置", "测试准确率", "训练准确率", "校准误差", "次数"]
-    head += ["训练一张图的运算", "张/秒"] if costs else []
+    head += ["训练一张图的运算", "张/秒（没有独占机器）"] if costs else []
     told = "，".join(f"{label} {written}" for label, _, written in rows)
     return figure(
         caption,
@@ -141,7 +141,10 @@ def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
         findings = [compare(runs, STEMS, more, less, accuracy) for more, less in pairs]
-        caption = "起始部分的四种组合：第一个卷积的核与步幅，池化留不留。"
+        caption = (
+            "起始部分的四种组合：3×3/1 指第一个卷积的核 3×3、步幅 1，"
+            "7×7/2 指核 7×7、步幅 2；池化留或不留。"
+        )
         return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
 
     return show
@@ -157,8 +160,10 @@ def one_left_out(
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
         conditions = _conditions(experiment, runs)
-        if label not in ("no-momentum", "constant-rate"):
+        if label in ("no-label-smoothing", "no-erasing", "no-crop-and-flip"):
             conditions += _underfitted(runs["everything"])
+        if label in ("no-erasing", "no-crop-and-flip"):
+            conditions += "两组的训练图增强不同，训练准确率不能直接相比。"
         return Shown(findings, _bars(runs, LEFT_OUT, caption), conditions)
 
     return show
@@ -194,9 +199,8 @@ def _underfitted(runs: Sequence[Record]) -> str:
     if seen > test:
         return ""
     return (
-        f"全部用上时，训练准确率 {percent(seen)}（增强后的图，边训边算）还低于测试准确率："
-        "还看不出过拟合。正则化与数据增强防的是过拟合，训练得越久越有用；"
-        "在这样短的训练里，它们先付出拟合变慢的代价。"
+        f"全部用上时，训练准确率 {percent(seen)}（增强后的图，边训边算）还低于测试准确率，"
+        "看不出过拟合；防过拟合的办法值多少，要训练得更久才看得出来。"
     )
 
 

@@ -12,14 +12,14 @@ from comparisons import Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
-from wording import PENDING, markdown_table, percent
+from wording import PENDING, UNMEASURED, markdown_table, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.record import Record
 
 OPEN = "待定"
 _KINDS = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
-_SPEAKS = {True: "：<strong>符合</strong>。", False: "：<strong>不符</strong>。", None: "。"}
+_SPEAKS = {True: "（<strong>符合</strong>）。", False: "（<strong>不符</strong>）。", None: "。"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def evidence(results: Results, name: str) -> str:
     seen = _look(claim, results)
     if seen is None:
         waiting = _code(claim.experiments or claim.analyses)
-        return _box(claim, "", f"<p>{PENDING} 实验已在队列里：{waiting}。</p>", "")
+        what = f"{PENDING} 实验已在队列里" if claim.experiments else f"{UNMEASURED} 由分析给出"
+        return _box(name, "", f"<p>{what}：{waiting}。</p>", "")
     findings = "".join(
         f"<li>{finding.words}{_SPEAKS[finding.holds]}</li>" for finding in seen.shown.findings
     )
@@ -70,21 +71,20 @@ def evidence(results: Results, name: str) -> str:
             f"这是缩短的版本；完整的 `{experiment.name}`（{network}{epochs} 轮，"
             f"{len(experiment.seeds)} 个种子）还在队列里。"
         )
-    chart, drawn = seen.shown.chart, _drawn_before(claim)
+    chart, drawn = seen.shown.chart, _drawn_before(name)
     if drawn:
         chart = f'<p>图见<a href="#evidence-{drawn}">上一处证据</a>。</p>'
-    return _box(claim, seen.badge(results), f"{chart}<ul>{findings}</ul>", source)
+    return _box(name, seen.badge(results), f"{chart}<ul>{findings}</ul>", source)
 
 
-def _drawn_before(claim: Claim) -> str | None:
+def _drawn_before(name: str) -> str | None:
     """An earlier claim of the page that shows the same runs, all arms of an experiment."""
-    for name, other in CLAIMS.items():
-        if other is claim:
-            return None
-        alike = (other.page, other.experiments) == (claim.page, claim.experiments)
-        if alike and claim.experiments and not claim.arms:
-            return name
-    return None
+    claim = CLAIMS[name]
+    if not claim.experiments or claim.arms:
+        return None
+    shows = (claim.page, claim.experiments)
+    first = next(key for key, other in CLAIMS.items() if (other.page, other.experiments) == shows)
+    return first if first != name else None
 
 
 def _trained(claim: Claim, results: Results) -> str:
@@ -104,7 +104,8 @@ def claims(results: Results) -> str:
     rows = []
     for name, claim in CLAIMS.items():
         seen = _look(claim, results)
-        verdict = seen.badge(results) if seen else PENDING
+        waiting = PENDING if claim.experiments else UNMEASURED
+        verdict = seen.badge(results) if seen else waiting
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
         rows.append((f"[{claim.words}]({claim.page}#evidence-{name})", verdict, source))
     return markdown_table(("论断", "判定", "证据"), rows)
@@ -154,13 +155,13 @@ def _verdict(findings: Sequence[Finding]) -> str:
     return "部分支持" if any(outcomes) else "不支持"
 
 
-def _box(claim: Claim, badge: str, body: str, source: str) -> str:
+def _box(name: str, badge: str, body: str, source: str) -> str:
     """HTML, and a last paragraph in Markdown, so that MkDocs checks its links."""
-    name = next(key for key, value in CLAIMS.items() if value is claim)
     return (
         f'<div class="evidence" id="evidence-{name}" markdown="1">\n\n'
         '<div markdown="0">'
-        f'<p class="evidence-title">证据{badge}</p><p>论断：{claim.words}。</p>{body}</div>\n\n'
+        f'<p class="evidence-title">证据{badge}</p>'
+        f"<p>论断：{CLAIMS[name].words}。</p>{body}</div>\n\n"
         + (f"{source}\n{{: .evidence-source }}\n\n" if source else "")
         + "</div>"
     )

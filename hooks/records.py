@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from mkdocs.exceptions import PluginError
 from wording import OUTDATED, device
@@ -27,6 +28,11 @@ def spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[fl
     """Mean and sample standard deviation over some runs; no deviation for a single run."""
     values = [value(run) for run in runs]
     return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def accuracy(run: Record) -> float:
+    """On the test images, after the last epoch."""
+    return run.metrics.accuracy
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def read_results(folder: Path) -> Results:
         Group(recipe, tuple(sorted(runs, key=lambda run: run.seed)))
         for recipe, runs in groups.items()
     ]
-    ordered.sort(key=lambda group: -group.spread(lambda run: run.metrics.accuracy)[0])
+    ordered.sort(key=lambda group: -group.spread(accuracy)[0])
     return Results(
         tuple(ordered), _read(folder, "val"), every, _analyses(folder), _benchmarks(folder)
     )
@@ -148,10 +154,7 @@ def _read(folder: Path, split: str) -> tuple[Record, ...]:
 def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
     found = {}
     for path in sorted((folder / ANALYSES).glob("*.json")):
-        try:
-            record = read_analysis(path)
-        except InputError as error:
-            raise PluginError(str(error)) from error
+        record = _loaded(read_analysis, path)
         why = objection(record)
         if why:
             raise PluginError(f"record {path} cannot be shown: {why}")
@@ -162,21 +165,22 @@ def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
 def _benchmarks(folder: Path) -> tuple[BenchRecord, ...]:
     found = []
     for path in sorted((folder / BENCHMARKS).glob("*.json")):
-        try:
-            record = read_bench(path)
-        except InputError as error:
-            raise PluginError(str(error)) from error
+        record = _loaded(read_bench, path)
         if not record.software.clean:
             raise PluginError(f"record {path} cannot be shown: its code was not committed")
         found.append(record)
     return tuple(sorted(found, key=lambda r: (r.hardware.device, r.network)))
 
 
-def _checked(path: Path, split: str) -> Record:
+def _loaded(read: Callable[[Path], Any], path: Path) -> Any:
     try:
-        record = read_record(path)
+        return read(path)
     except InputError as error:
         raise PluginError(str(error)) from error
+
+
+def _checked(path: Path, split: str) -> Record:
+    record = _loaded(read_record, path)
     why = objection(record)
     if record.data.eval_split != split:
         why = f"its split is not {split!r}"

@@ -18,9 +18,10 @@ from charts import (
     line_chart,
     table,
 )
-from records import RECORDS, Group, Results, differences
+from records import RECORDS, Group, Results, accuracy, differences
 from wording import (
     CLASSES,
+    PENDING,
     date,
     device,
     duration,
@@ -31,6 +32,7 @@ from wording import (
 )
 
 from cifar_resnet.data import CLASSES as ENGLISH
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Epoch, Record
 
 _CURVES = (("train", "训练"), ("eval", "测试"))
@@ -40,7 +42,13 @@ def headline(results: Results) -> str:
     """One card a recipe: test accuracy after the last epoch, and what it took."""
     if not results.groups:
         return pending("还没有完成的训练")
-    cards = (_card(group, results) for group in results.groups)
+    cards = [_card(group, results) for group in results.groups]
+    full = get_recipe("notes")
+    if all(group.recipe != full for group in results.groups):
+        cards.append(
+            f'<div class="card"><p class="card-title">{full.name}，{full.epochs} 轮</p>'
+            f"<p>{PENDING}</p><p>笔记的完整配置，适合 GPU，还没有训练过</p></div>"
+        )
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
@@ -49,7 +57,7 @@ def _card(group: Group, results: Results) -> str:
     seeds = "、".join(str(run.seed) for run in group.runs)
     spread = f"{n} 次运行的均值 ± 样本标准差" if n > 1 else "单次运行"
     times = mean(run.train_seconds for run in group.runs)
-    accuracy = percent(*group.spread(lambda run: run.metrics.accuracy))
+    number = percent(*group.spread(accuracy))
     title = f"{escape(group.label)} {results.mark(group.ids)}"
     lines = (
         f"测试集准确率，{spread}（种子 {seeds}）",
@@ -57,7 +65,7 @@ def _card(group: Group, results: Results) -> str:
     )
     return (
         f'<div class="card"><p class="card-title">{title}</p>'
-        f'<p class="card-number">{accuracy}</p>'
+        f'<p class="card-number">{number}</p>'
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>"
     )
@@ -88,14 +96,17 @@ def _curves(group: Group) -> str:
             for style, _ in _CURVES
         }
         written = "{:.3f}" if field == "loss" else "{:.2%}"
-        told = "，".join(f"{name}到 {written.format(last[style])}" for style, name in _CURVES)
-        description = f"{title}随轮次的变化：最后{'平均' if len(group.runs) > 1 else ''}{told}。"
+        told = "，".join(f"{name} {written.format(last[style])}" for style, name in _CURVES)
+        description = (
+            f"{title}随轮次的变化：最后一轮{'的均值' if len(group.runs) > 1 else ''}：{told}。"
+        )
         panels.append(Panel(title, line_chart(description, epochs, axis, lines)))
     head = ("轮次", "学习率", "训练损失", "测试损失", "训练准确率", "测试准确率")
     rows = [_epoch_row(epoch) for epoch in zip(*(run.history for run in group.runs), strict=True)]
     averaged = f"；表中是 {len(group.runs)} 次运行的均值" if len(group.runs) > 1 else ""
     return figure(
-        "训练损失带标签平滑，在增强后的图片上边训练边累计；测试损失不带平滑，每轮结束后在原图上算一次，"
+        "训练损失带标签平滑，在增强后的图片上边训练边累计；测试损失不带平滑，每轮结束后在没有增强的图上算一次"
+        "（先小后大的配方用当轮的尺寸；最后一轮用 float32，之前各轮用训练的精度）。"
         f"两条线不能直接比高低{averaged}。",
         panels,
         table(head, rows),

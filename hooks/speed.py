@@ -9,11 +9,12 @@ from itertools import accumulate
 from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
-from comparisons import accuracy, apart
+from comparisons import apart
 from evidence import arms
-from records import RECORDS, Group, Results, spread
+from records import RECORDS, Group, Results, accuracy, spread
 from wording import (
     PENDING,
+    UNMEASURED,
     date,
     device,
     duration,
@@ -23,7 +24,7 @@ from wording import (
     precision,
 )
 
-from cifar_resnet.bench import BenchRecord, pipeline, ratios, shares
+from cifar_resnet.bench import BenchRecord, augmentation_share, speedups, utilization
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.recipe import RECIPES, assignments
 from cifar_resnet.record import Record
@@ -34,7 +35,7 @@ _LEVELS = (0.8, 0.9, 0.93, 0.94)
 def speed(results: Results) -> str:
     """One box a benchmark: both loops, their ratio, the share of the hardware's limit."""
     if not results.benchmarks:
-        return pending("还没有测速记录")
+        return pending("还没有测速记录", UNMEASURED)
     return "\n\n".join(map(_box, results.benchmarks))
 
 
@@ -49,7 +50,7 @@ class _Goal:
 
 
 def goals(results: Results) -> str:
-    """What was aimed at and what was measured, side by side; 待训练 where there is no record."""
+    """What was aimed at and what was measured, side by side; 待测 or 待训练 without a record."""
     found = [
         *(_by_bench(results, *goal) for goal in _BENCH_GOALS),
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
@@ -63,7 +64,7 @@ _TIMES: Callable[[float], str] = "{:.2f} 倍".format
 # Device, network, words, figure, how it is written, the limit, whether it is the least or the most.
 _BENCH_GOALS = (
     *(
-        (device, network, f"{place}，`{network}`：速度是常见写法的", ratios, _TIMES, limit, True)
+        (device, network, f"{place}，`{network}`：速度是常见写法的", speedups, _TIMES, limit, True)
         for device, place, network, limit in (
             ("cpu", "CPU", "resnet18", 4.0),
             ("cpu", "CPU", "resnet20", 3.5),
@@ -71,10 +72,18 @@ _BENCH_GOALS = (
         )
     ),
     *(
-        ("cpu", network, f"CPU，`{network}`：增强占一步", pipeline, percent, 0.01, False)
+        (
+            "cpu",
+            network,
+            f"CPU，`{network}`：增强占一步用时的",
+            augmentation_share,
+            percent,
+            0.01,
+            False,
+        )
         for network in ("resnet18", "resnet20")
     ),
-    ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法速度的", shares, percent, 0.25, True),
+    ("cuda", "resnet18", "GPU，`resnet18`：用到矩阵乘法速度的", utilization, percent, 0.25, True),
 )
 # Experiment, accuracy, seconds.
 _TRAINING_GOALS = (
@@ -100,7 +109,7 @@ def _by_bench(
         if (record.hardware.device.partition(":")[0], record.network) == (kind, network):
             value = median(figure(record))
             return _Goal(words, aim, write(value), (value >= limit) == least)
-    return _Goal(words, aim, PENDING, None)
+    return _Goal(words, aim, UNMEASURED, None)
 
 
 def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
@@ -108,10 +117,11 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
     words, aim = f"`{recipe.name}`，{recipe.epochs} 轮", f"{percent(level)}，{duration(limit)}之内"
     for group in results.groups:
         if group.recipe == recipe:
-            accuracy, deviation = group.spread(lambda run: run.metrics.accuracy)
+            reached, deviation = group.spread(accuracy)
             time = _with_evaluation(group)
-            measured = f"{percent(accuracy, deviation)}，{duration(time) if time else '中断过'}"
-            return _Goal(words, aim, measured, accuracy >= level and 0 < time <= limit)
+            took = duration(time) if time else "中断过"
+            measured = f"{percent(reached, deviation)}，{took}（{len(group.runs)} 次）"
+            return _Goal(words, aim, measured, reached >= level and 0 < time <= limit)
     return _Goal(words, aim, PENDING, None)
 
 
@@ -251,7 +261,7 @@ def _fast_row(group: Group, results: Results) -> list[str]:
     return [
         f"`{group.recipe.name}`",
         str(group.recipe.epochs),
-        percent(*group.spread(lambda run: run.metrics.accuracy)) + results.mark(group.ids),
+        percent(*group.spread(accuracy)) + results.mark(group.ids),
         percent(mean(flipped)) if flipped else "",
         str(len(group.runs)),
         duration(mean(run.train_seconds for run in group.runs)),
@@ -271,7 +281,7 @@ def _box(record: BenchRecord) -> str:
         [name, *(f"{value:,.0f}" for value in (median(values), min(values), max(values)))]
         for name, values in (("常见写法", record.reference), ("本项目", record.ours))
     ]
-    times = ratios(record)
+    times = speedups(record)
     told = f"{bars[0][0]} {bars[0][2]} 张/秒，{bars[1][0]} {bars[1][2]} 张/秒"
     chart = bar_chart(f"训练速度：{told}。", bars, highest=max(value for _, value, _ in bars))
     commit = record.software.commit or record.software.source_sha256
@@ -281,8 +291,8 @@ def _box(record: BenchRecord) -> str:
             f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）",
         ],
         ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
-        ["用到矩阵乘法速度的", percent(median(shares(record)))],
-        ["数据增强占一步", percent(median(pipeline(record)))],
+        ["用到矩阵乘法速度的", percent(median(utilization(record)))],
+        ["数据增强占一步用时的", percent(median(augmentation_share(record)))],
         ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
         ["测速进程的内存峰值", f"{record.peak_bytes / 2**20:,.0f} MiB"],
         ["精度", precision(h.precision, h.compile, h.cuda_graphs)],
@@ -291,7 +301,7 @@ def _box(record: BenchRecord) -> str:
         ["记录（UTC）", f"[{date(record.started)}]({RECORDS}/{record.id}.json)"],
     ]
     shown = figure(
-        f"{record.network} 在 {machine} 上的训练速度，各遍的中位数。",
+        f"{record.network} 在 {machine}上的训练速度，各遍的中位数。",
         [Panel("每秒训练的图片数", chart)],
         table(("写法", "中位数", "最慢一遍", "最快一遍"), measured),
         wide=True,

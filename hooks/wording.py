@@ -4,17 +4,18 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 PENDING = '<span class="pending">待训练</span>'
+UNMEASURED = '<span class="pending">待测</span>'
 OUTDATED = '<span class="pending">待重新验证</span>'
 CLASSES = ("飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车")
 
 
-def pending(why: str) -> str:
+def pending(why: str, mark: str = PENDING) -> str:
     """A box where records are still missing.
 
     >>> "待训练" in pending("还没有完成的训练")
     True
     """
-    return f'<p class="pending-box">{PENDING} {why}；有了记录，这里会自动补上。</p>'
+    return f'<p class="pending-box">{mark} {why}；有了记录，这里会自动补上。</p>'
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

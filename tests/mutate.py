@@ -323,8 +323,8 @@ MUTATIONS = (
     Mutation(
         "a goal judged by another figure",
         "hooks/speed.py",
-        '速度是常见写法的", ratios',
-        '速度是常见写法的", pipeline',
+        '速度是常见写法的", speedups',
+        '速度是常见写法的", augmentation_share',
         HOOKS,
     ),
     Mutation(

@@ -12,12 +12,12 @@ from cifar_resnet import cli, compiling
 from cifar_resnet.bench import (
     SCHEMA,
     BenchRecord,
-    pipeline,
-    ratios,
+    augmentation_share,
     reference_steps,
-    shares,
+    speedups,
     summary,
     training_flops,
+    utilization,
 )
 from cifar_resnet.data import Dataset
 from cifar_resnet.hardware import Hardware
@@ -141,9 +141,9 @@ def test_a_benchmark_ends_in_a_record_and_says_what_it_found(
 def test_ratio_share_and_pipeline_are_taken_round_by_round() -> None:
     """Ours 200 and 400 images/s, the plain loop 50 and 200, augmentation 20,000."""
     speeds = invented_bench("resnet20")
-    assert ratios(speeds) == [4.0, 2.0]
-    assert shares(speeds) == [0.125, 0.25]
-    assert pipeline(speeds) == [0.01, 0.02]
+    assert speedups(speeds) == [4.0, 2.0]
+    assert utilization(speeds) == [0.125, 0.25]
+    assert augmentation_share(speeds) == [0.01, 0.02]
     told = summary(speeds)
     assert "ratio                 3.00 (2.00 to 4.00)" in told
     assert "uses 19%" in told

@@ -5,14 +5,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from cifar_resnet import analysis, cli
+from cifar_resnet import analysis, cli, data
+from cifar_resnet import run as module
 from cifar_resnet.analysis import analyze, read_analysis
-from cifar_resnet.data import CLASSES, load
-from cifar_resnet.record import write_record
+from cifar_resnet.data import CLASSES, Dataset, load
+from cifar_resnet.record import read_record, write_record
+from tests.site_build import invented
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +46,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
         (["train", "smoke", "--set", "crop_padding=3000000"], "crop_padding must be from 0 to 32"),
-        (["train", "smoke", "--seed", "x"], "invalid int value"),
+        (["train", "smoke", "--seed", "x"], "'x': write a number, or several such as 0,1,2"),
+        (["train", "smoke", "--seed", "0,1,"], "'0,1,': write a number"),
+        (["train", "smoke", "--seed", "1,1"], "'1,1': write a number"),
         (["train", "smoke", "--seed", "-1", "--data", "nowhere"], "seed must be between 0 and"),
         (
             ["train", "smoke", "--set", "network=vgg", "--data", "nowhere"],
@@ -119,11 +125,63 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "finished run" in capsys.readouterr().err
 
 
+def test_several_seeds_are_trained_one_after_the_other(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    synthetic: Dataset,
+) -> None:
+    monkeypatch.setattr(data, "load", lambda *_, **__: synthetic)
+
+    def train(seeds: str, out: str, *words: str) -> int:
+        short = ["--epochs", "1", "--set", "batch_size=32", "--set", "warmup_epochs=0"]
+        where = ["--seed", seeds, "--out", str(tmp_path / out), "--no-compile", "--device", "cpu"]
+        return cli.main(["train", "smoke", *short, "--set", "network=resnet20", *where, *words])
+
+    assert train("2,1", "both") == 0
+    printed = capsys.readouterr().out
+    assert train("1", "alone") == 0
+    second, alone = (
+        read_record(tmp_path / folder / "record.json") for folder in ("both/seed1", "alone")
+    )
+    first = read_record(tmp_path / "both" / "seed2" / "record.json")
+    assert replace(second.history[0], seconds=0) == replace(alone.history[0], seconds=0)
+    assert second.metrics == alone.metrics
+    low, high = sorted(run.metrics.accuracy for run in (first, second))
+    assert f"2 seeds: mean {(low + high) / 2:.2%}, sample standard deviation " in printed
+    assert f"{(high - low) / 2**0.5:.2%}" in printed.splitlines()[-1]
+
+    assert train("0,2", "both") == 2
+    assert "seed2 holds a finished run" in capsys.readouterr().err
+    assert not (tmp_path / "both" / "seed0").exists(), "said before the first one is trained"
+    assert train("2,0", "both", "--resume") == 0
+    assert "2 seeds: mean" in capsys.readouterr().out
+    assert read_record(tmp_path / "both" / "seed2" / "record.json") == first
+    assert train("0,1", "both", "--resume", "--set", "momentum=0.5") == 2
+    assert "is of another configuration" in capsys.readouterr().err
+
+
+def test_how_to_compile_is_decided_for_all_seeds_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def note(*arguments: Any, seed: int, **_: object) -> SimpleNamespace:
+        given.append(arguments[2].compile)
+        record = invented(arguments[0], seed, 0.5)
+        used = replace(record.hardware, compile=True)
+        return SimpleNamespace(record=replace(record, hardware=used))
+
+    monkeypatch.setattr(module, "fit", note)
+    words = ["train", "smoke", "--data", "synthetic", "--seed", "0,1", "--out", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert given[1] is True
+    assert given[0] is not True
+
+
 def test_interrupt_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cifar_resnet import run as module
-
     def interrupt(*_: object, out: Path, **__: object) -> None:
         out.mkdir()
         (out / "checkpoint.pt").touch()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cifar_resnet.data import load
-from cifar_resnet.distributed import World, gather_rows, join, local_device, share, wrap
+from cifar_resnet.distributed import World, all_gather, data_parallel, join, local_device, shard
 from cifar_resnet.errors import InputError
 from cifar_resnet.networks import build
 from cifar_resnet.record import read_record
@@ -27,9 +27,9 @@ TRAIN = [
 
 def test_shares_are_disjoint_and_complete() -> None:
     rows = torch.arange(7)
-    shares = [share(rows, World(rank, 3)) for rank in range(3)]
+    shares = [shard(rows, World(rank, 3)) for rank in range(3)]
     assert sorted(torch.cat(shares).tolist()) == rows.tolist()
-    assert torch.equal(gather_rows(rows.float(), 7, World()), rows.float())
+    assert torch.equal(all_gather(rows.float(), 7, World()), rows.float())
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,10 +43,10 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 def gradients(world: World) -> list[torch.Tensor]:
     """Of one global batch of 16, with the running statistics of batch normalisation."""
     torch.manual_seed(0)
-    model = wrap(build("resnet20"), world).eval()
+    model = data_parallel(build("resnet20"), world).eval()
     data = load("synthetic")
-    x = share(data.train_images[:16].float() / 255, world)
-    nn.functional.cross_entropy(model(x), share(data.train_labels[:16], world)).backward()
+    x = shard(data.train_images[:16].float() / 255, world)
+    nn.functional.cross_entropy(model(x), shard(data.train_labels[:16], world)).backward()
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
@@ -133,5 +133,5 @@ def test_a_batch_that_cannot_be_shared_is_named(tmp_path: Path, monkeypatch) -> 
 
 def test_alone_there_is_no_process_group() -> None:
     with join("cpu") as world:
-        assert (world.size, world.leads) == (1, True)
+        assert (world.size, world.is_main) == (1, True)
         assert not torch.distributed.is_initialized()

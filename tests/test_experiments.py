@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,16 @@ def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> 
         assert job.arm.precision == (words[-1] if "--precision" in words else None)
         changed = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
         assert get_recipe(words[1], **commands._changes(changed)) == job.recipe
+
+
+def test_each_seed_is_trained_where_its_job_is_looked_for() -> None:
+    together = [replace(JOB, seed=seed) for seed in (3, 0, 4)]
+    for group in (together, together[:1]):
+        first, *others = group
+        folder = Path(first.folder).parent if others else Path(first.folder)
+        args = cli._parser().parse_args([*first.arguments(*others), "--out", str(folder)])
+        found = commands._run_folders(args, "unused")
+        assert found == {job.seed: Path(job.folder) for job in group}
 
 
 def test_a_record_answers_for_its_own_recipe_and_seed() -> None:

@@ -41,7 +41,7 @@ def publish(folder: Path, *records: Record) -> Path:
 )
 def test_without_records_everything_is_pending(name: str) -> None:
     shown = expand(f"{{{{ {name}() }}}}", NOTHING)
-    assert "待训练" in shown
+    assert ("待测" if name == "speed" else "待训练") in shown
     assert not re.search(r"\d", shown)
 
 
@@ -54,7 +54,11 @@ def test_accuracy_is_pending_without_runs_of_just_that_recipe(tmp_path: Path) ->
 def test_one_run_is_shown_as_it_is(tmp_path: Path) -> None:
     results = read_results(publish(tmp_path, invented(NOTES_CPU, 0, 0.9312)))
     assert expand('到 {{ accuracy("notes-cpu") }}。', results) == "到 <span>93.12%</span>。"
-    assert "±" not in expand("{{ headline() }}", results)
+    cards = expand("{{ headline() }}", results)
+    assert "±" not in cards
+    assert 'notes，200 轮</p><p><span class="pending">待训练' in cards
+    full = read_results(publish(tmp_path / "full", invented(get_recipe("notes"), 0, 0.95)))
+    assert "待训练" not in expand("{{ headline() }}", full)
 
 
 def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     results = read_results(publish(tmp_path, *runs))
     assert "94.00%\u00a0±\u00a01.41%" in expand('{{ accuracy("notes-cpu") }}', results)
     assert "2 次运行" in expand("{{ headline() }}", results)
-    assert "测试到 94.00%" in expand("{{ learning_curves() }}", results), "as a listener is told"
+    assert "测试 94.00%。" in expand("{{ learning_curves() }}", results), "as a listener is told"
 
 
 def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
     lines = [line.strip("| ") for line in expand("{{ goals() }}", results).splitlines()]
     for line in (
         "CPU，`resnet18`：速度是常见写法的 | 至少 4.00 倍 | 3.00 倍 | 没有达到",
-        "CPU，`resnet18`：增强占一步 | 至多 1.00% | 1.50% | 没有达到",
+        "CPU，`resnet18`：增强占一步用时的 | 至多 1.00% | 1.50% | 没有达到",
         "GPU，`resnet18`：速度是常见写法的 | 至少 10.00 倍 | 3.00 倍 | 没有达到",
         "GPU，`resnet18`：用到矩阵乘法速度的 | 至少 25.00% | 18.75% | 没有达到",
     ):
@@ -141,7 +145,7 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
     for row in (
         "| 速度是常见写法的 | 3.00 倍（各遍 2.00 至 4.00） |",
         "| 用到矩阵乘法速度的 | 18.75% |",
-        "| 数据增强占一步 | 1.50% |",
+        "| 数据增强占一步用时的 | 1.50% |",
         "| 测速进程的内存峰值 | 1,024 MiB |",
     ):
         assert row in shown
@@ -192,9 +196,12 @@ def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
         assert word in row("fast-cpu-short", results)
     good = replace(run, metrics=replace(run.metrics, accuracy=0.95))
     for change, shown in (
-        ({"finished": "2026-01-01T00:21:00+00:00"}, "，21 分钟 | 没有达到 |"),
-        ({"finished": "2026-01-01T00:21:00+00:00", "compile_seconds": 61.0}, "分钟 | 达到 |"),
-        ({"sessions": 2}, "，中断过 | 没有达到 |"),
+        ({"finished": "2026-01-01T00:21:00+00:00"}, "，21 分钟（1 次） | 没有达到 |"),
+        (
+            {"finished": "2026-01-01T00:21:00+00:00", "compile_seconds": 61.0},
+            "分钟（1 次） | 达到 |",
+        ),
+        ({"sessions": 2}, "，中断过（1 次） | 没有达到 |"),
     ):
         folder = publish(tmp_path / shown, replace(good, **change))  # type: ignore[arg-type]
         assert shown in row("fast-cpu-short", read_results(folder))

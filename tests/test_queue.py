@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,13 @@ RECORD = invented(JOB.recipe, 0, 0.5)
 def on(record: Record, **hardware: Any) -> Record:
     """The same on other hardware."""
     return replace(record, hardware=replace(record.hardware, **hardware))
+
+
+def begin(folder: Path, **changes: str) -> None:
+    """Leave a checkpoint of this code there, or of some other."""
+    here = queue.software()
+    mine = {"source_sha256": here.source_sha256, "where": f"1 x CPU, fp32, torch {here.torch}"}
+    save_checkpoint(folder / "checkpoint.pt", mine | changes)
 
 
 @pytest.fixture
@@ -59,10 +67,11 @@ def pretend(
     beside: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(job: Job, out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
-        given.append(options)
+    def start(together: tuple[Job, ...], out: Path, words: list[str]) -> "subprocess.Popen[bytes]":
+        given.append(words)
         beside.append(sum(process.poll() is None for process in started))
-        write_record(record, out / job.folder / "record.json")
+        for job in together:
+            write_record(record, out / job.folder / "record.json")
         code = f"import time; time.sleep({seconds})"
         started.append(subprocess.Popen([sys.executable, "-c", code]))
         return started[-1]
@@ -91,7 +100,8 @@ def test_how_to_compile_is_measured_once_for_runs_alike(
     assert run(three, tmp_path, options=[], here=known) == []
     assert given[3:] == [["--no-compile"], ["--no-compile"], []]
 
-    save_checkpoint(tmp_path / JOB.folder / "checkpoint.pt", {})
+    (tmp_path / JOB.folder / "record.json").unlink()
+    begin(tmp_path / JOB.folder)
     assert run([JOB], tmp_path, options=[], here=known) == []
     assert given[6:] == [[]], "what was begun goes on as it began"
 
@@ -118,40 +128,39 @@ def test_a_wish_about_compiling_stands_against_earlier_runs(
 
 def test_a_failed_job_is_named_and_its_log_says_why(tmp_path: Path) -> None:
     bad = Job("test", Arm("bad", "smoke", {"network": "vgg"}), 0)
-    assert run([bad], tmp_path, options=OPTIONS) == [bad]
-    assert "network 'vgg' is unknown" in (tmp_path / bad.folder / "log.txt").read_text()
+    (log,) = run([bad], tmp_path, options=OPTIONS)
+    assert log == tmp_path / bad.folder / "log.txt"
+    assert "network 'vgg' is unknown" in log.read_text()
 
 
 def test_where_all_fail_the_rest_is_not_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = [Job("test", Arm("bad", "smoke", {"network": "vgg"}), seed) for seed in range(5)]
-    assert run(bad, tmp_path, options=OPTIONS) == bad[:3]
+    assert len(run(bad, tmp_path, options=OPTIONS)) == 3
     assert "2 more are not tried" in capsys.readouterr().out
     assert len(run([JOB, *bad], tmp_path, options=OPTIONS)) == 5
 
 
 def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
     folder = tmp_path / JOB.folder
-    save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+    begin(folder, source_sha256="f" * 64)
     assert run([JOB], tmp_path, options=OPTIONS) == []
     assert (folder / "record.json").exists()
     aside = tmp_path / f"{JOB.folder}.other-code-ffffffff"
     assert (aside / "checkpoint.pt").exists()
     for number in (2, 3):  # nothing set aside is written over
-        save_checkpoint(folder / "checkpoint.pt", {"source_sha256": "f" * 64})
+        begin(folder, source_sha256="f" * 64)
         queue._set_aside_other_code(folder)
         assert aside.with_name(f"{aside.name}-{number}").exists()
-    here = queue.software()
-    mine = {"source_sha256": here.source_sha256, "where": f"1 x CPU, fp32, torch {here.torch}"}
     for change, goes_on in (({}, True), ({"where": "1 x CPU, fp32, torch 0.4.1"}, False)):
-        save_checkpoint(folder / "checkpoint.pt", mine | change)
+        begin(folder, **change)
         queue._set_aside_other_code(folder)
         assert folder.exists() == goes_on
 
 
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "run" / "checkpoint.pt", {"source_sha256": "f" * 64})
+    begin(tmp_path / "run", source_sha256="f" * 64)
     with sole_user(tmp_path / "run"):
         queue._set_aside_other_code(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -174,7 +183,7 @@ def test_a_stopped_queue_or_a_closed_terminal_pauses_its_runs(
     with pytest.raises(KeyboardInterrupt):
         run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS)
     timer.join()
-    assert "paused    test/slow-seed0" in capsys.readouterr().out
+    assert "paused    test/slow/seed0" in capsys.readouterr().out
 
 
 def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
@@ -231,7 +240,7 @@ def test_a_published_experiment_can_be_repeated_and_compared(
     write_record(RECORD, tmp_path / "runs" / "one.json")
     only(0)
 
-    def rerun(jobs: list[Job], out: Path, **_: object) -> list[Job]:
+    def rerun(jobs: list[Job], out: Path, **_: object) -> list[Path]:
         (job,) = jobs
         write_record(invented(job.recipe, job.seed, 0.25), out / job.folder / "record.json")
         return []
@@ -257,8 +266,8 @@ def test_what_two_precisions_gave_is_compared_with_its_own_kind(
     (tmp_path / "out" / "fp32.json").unlink()
     assert main("run", "--again", "--device", "cpu") == 0
     printed = capsys.readouterr().out
-    assert "test/bf16-seed0: 25.00%, published 25.00%" in printed
-    assert "test/fp32-seed0: not finished, published 75.00%" in printed
+    assert "test/bf16/seed0: 25.00%, published 25.00%" in printed
+    assert "test/fp32/seed0: not finished, published 75.00%" in printed
 
 
 def test_what_an_arm_compares_stands_against_other_wishes(
@@ -267,7 +276,7 @@ def test_what_an_arm_compares_stands_against_other_wishes(
     said: list[list[str]] = []
     monkeypatch.setattr(queue.subprocess, "Popen", lambda words, **_: said.append(words))
     job = replace(JOB, arm=replace(QUICK, precision="fp32"), timed=True)
-    queue._start(job, tmp_path, ["--precision", "bf16", "--threads", "1", "--data", "d"])
+    queue._start((job,), tmp_path, ["--precision", "bf16", "--threads", "1", "--data", "d"])
     args = cli._parser().parse_args(said[0][3:])
     assert (args.recipe, args.precision, args.threads, args.data) == ("smoke", "fp32", 2, "d")
 
@@ -282,6 +291,48 @@ def test_further_runs_are_in_the_precision_of_those_published(
         left = [replace(JOB, seed=1)]
         assert run(left, tmp_path, options=["--data", "d"], published=published) == []
     assert given == [["--data", "d"], ["--precision", "fp16", "--data", "d"], ["--data", "d"]]
+
+
+def test_seeds_whose_time_counts_on_a_gpu_share_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[list[str]] = []
+
+    def leave_one_record(words: list[str], **_: object) -> "subprocess.Popen[bytes]":
+        args = cli._parser().parse_args(words[3:])
+        said.append([args.recipe, *map(str, args.seed), str(args.out.relative_to(tmp_path))])
+        folder = args.out / f"seed{args.seed[0]}" if len(args.seed) > 1 else args.out
+        write_record(RECORD, folder / "record.json")
+        return popen([sys.executable, "-c", f"exit({len(args.seed) - 1})"])
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(queue, "subprocess", SimpleNamespace(Popen=leave_one_record))
+    other = replace(QUICK, label="other", recipe="notes")
+    timed = [
+        Job("test", arm, seed, "cuda", timed=True) for seed in range(3) for arm in (QUICK, other)
+    ]
+    begin(tmp_path / timed[2].folder)
+    failed = run([timed[0], timed[2], timed[4], timed[1]], tmp_path, options=[])
+    assert said == [
+        ["smoke", "1", "0", "2", "test/quick"],  # what was begun comes first
+        ["smoke", "2", "test/quick/seed2"],
+        ["notes", "0", "test/other/seed0"],
+    ]
+    assert failed == [tmp_path / "test" / "quick" / "log.txt"]
+    printed = capsys.readouterr().out
+    assert "finished  test/quick/seed1\nfailed    test/quick/seed0\n" in printed
+
+    odd = tmp_path / "odd" / timed[2].folder
+    odd.mkdir(parents=True)
+    (odd / "weights.safetensors").touch()
+    usable = queue._sharing(timed, tmp_path / "odd")
+    assert usable == (timed[0], timed[4]), "what one folder lacks is no harm to the others"
+
+    said.clear()
+    shared = [replace(job, device="cpu") for job in timed[::2]]
+    apart = [replace(job, timed=False) for job in timed[1::2]]
+    run(shared + apart, tmp_path / "again", options=[])
+    assert len(said) == 6, "elsewhere each has its own"
 
 
 def test_a_run_whose_time_counts_has_the_machine_to_itself(

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,15 @@ def run(synthetic: Dataset, cpu: Hardware, tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("run")
     made = fit(RECIPE, replace(synthetic, name="cifar10", md5=MD5), cpu, out=out).record
     real = invented(RECIPE, 0, 0.5)  # figures of all of CIFAR-10
+    began = datetime.fromisoformat(made.finished) - timedelta(hours=12)
     record = replace(
         made,
+        flip_averaged_accuracy=0.51,
         software=committed(made.software),
         data=real.data,
         history=real.history,
         metrics=real.metrics,
-        started=real.started,
-        finished=real.finished,
+        started=began.isoformat(),
         train_seconds=real.train_seconds,
         images_per_second=real.images_per_second,
     )
@@ -132,7 +134,11 @@ def test_runs_in_different_arithmetic_are_not_compared() -> None:
 def test_runs_in_different_arithmetic_stand_side_by_side_where_they_are_compared() -> None:
     (experiment,) = select(["precision-cpu"])
     records = [
-        replace(record, hardware=replace(record.hardware, precision=job.arm.precision))
+        replace(
+            record,
+            hardware=replace(record.hardware, precision=job.arm.precision),
+            weights_sha256=job.folder,
+        )
         for job in jobs([experiment])
         for record in [invented(job.recipe, job.seed, 0.5)]
     ]
@@ -155,6 +161,11 @@ def problems(results: Path, weights: Path) -> str:
         ("metrics", {"accuracy": 0.99}, "metrics.accuracy"),
         ("metrics", {"per_class_accuracy": [0.99] * 10}, "metrics.per_class_accuracy"),
         ("metrics", {"calibration_error": 0.001}, "metrics.calibration_error"),
+        (
+            "metrics",
+            {"calibration": [[10000, 0.48, 0.5]] + [[0, 0, 0]] * 14},
+            "metrics.calibration",
+        ),
         ("data", {"eval_images": 100}, "data.train_images or data.eval_images"),
         ("data", {"train_images": 45000}, "data.train_images or data.eval_images"),
     ],
@@ -175,6 +186,8 @@ def test_figures_that_contradict_each_other_are_noticed(
         ({"finished": "2026-01-01T00:00:01+00:00"}, "finished"),
         ({"compile_seconds": 1e6}, "finished"),
         ({"flip_averaged_accuracy": 1.01}, "flip_averaged_accuracy"),
+        ({"flip_averaged_accuracy": 0.50003}, "flip_averaged_accuracy"),
+        ({"id": "smoke-cifar10-test-seed1-20260101T120000Z"}, "id"),
     ],
 )
 def test_times_that_contradict_each_other_are_noticed(
@@ -198,12 +211,20 @@ def test_published_records_hold_on_another_processor_too() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_another_learning_rate_in_the_history_is_noticed(
-    run: Path, published: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 0.5}, "history's learning rates"),
+        ({"train_accuracy": 0.500004}, "history"),  # a fifth of an image
+        ({"train_loss": 0.0}, "history"),
+    ],
+)
+def test_an_impossible_history_is_noticed(
+    run: Path, published: Path, tmp_path: Path, changes: dict[str, float], named: str
 ) -> None:
     (epoch,) = json.loads(published.read_text())["history"]
-    rewrite(published, history=[epoch | {"learning_rate": 0.5}])
-    assert "history's learning rates contradicts" in problems(tmp_path, run / "weights.safetensors")
+    rewrite(published, history=[epoch | changes])
+    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -255,6 +276,14 @@ def test_a_seed_counts_once(run: Path, published: Path, tmp_path: Path) -> None:
     assert "of the same recipe and seed; keep one" in problems(
         tmp_path, run / "weights.safetensors"
     )
+
+
+def test_one_run_does_not_count_as_two_seeds(run: Path, published: Path, tmp_path: Path) -> None:
+    name = published.stem.replace("seed0", "seed1")
+    again = published.with_name(f"{name}.json")
+    again.write_text(published.read_text())
+    rewrite(again, id=name, seed=1)
+    assert "has the same weights and metrics" in problems(tmp_path, run / "weights.safetensors")
 
 
 def test_a_changed_default_is_noticed(

@@ -189,7 +189,7 @@ def test_processes_decide_on_their_share_and_without_graphs(
         return replace(hardware, compile=False), 0.9
 
     monkeypatch.setattr(module, "fastest", fastest)
-    monkeypatch.setattr(module, "tell", lambda value, world: value)
+    monkeypatch.setattr(module, "broadcast_object", lambda value, world: value)
     recipe = replace(RECIPE, epochs=5)
     for size in (1, 4):
         undecided = replace(cpu, compile=None)
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_other_code_is_refused(
     with pytest.raises(KeyboardInterrupt):
         fit(RECIPE, synthetic, cpu, out=tmp_path, display=Interrupt())
     now = module.software()
-    monkeypatch.setattr(module, "software", lambda: replace(now, source_sha256="f" * 64))
+    monkeypatch.setattr(module, "_running_code", lambda: replace(now, source_sha256="f" * 64))
     with pytest.raises(InputError, match="other code"):
         fit(RECIPE, synthetic, cpu, out=tmp_path, resume=True)
 
