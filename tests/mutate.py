@@ -208,6 +208,13 @@ MUTATIONS = (
         "2 * a * record.flops / b",
         "tests/test_bench.py",
     ),
+    _code(
+        "how to compile measured anew for every seed",
+        "commands",
+        "settled = replace(hardware, compile=used.compile, cuda_graphs=used.cuda_graphs)",
+        "settled = hardware",
+        "tests/test_cli.py",
+    ),
     # records and weights
     Mutation("an epoch's number edited", RUN, '"epoch": 2,', '"epoch": 3,'),
     Mutation(
@@ -215,6 +222,13 @@ MUTATIONS = (
         RUN,
         '"metrics": {\n  "accuracy": 0.',
         '"metrics": {\n  "accuracy": 0.9',
+        sign=True,
+    ),
+    Mutation(
+        "a training accuracy raised and signed",
+        RUN,
+        '"train_accuracy": 0.',
+        '"train_accuracy": 0.9',
         sign=True,
     ),
     Mutation(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torchvision.datasets import CIFAR10
 
 from cifar_resnet import audit, cli, results
 from cifar_resnet.analysis import analyze, read_analysis
@@ -26,9 +25,8 @@ from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, Software, checksum, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
-from tests.site_build import ROOT, invented, invented_bench
+from tests.site_build import MD5, ROOT, invented, invented_bench
 
-MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
 
 
