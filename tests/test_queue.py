@@ -293,6 +293,15 @@ def test_further_runs_are_in_the_precision_of_those_published(
     assert given == [["--data", "d"], ["--precision", "fp16", "--data", "d"], ["--data", "d"]]
 
 
+def test_seeds_that_share_a_process_leave_a_record_each(tmp_path: Path) -> None:
+    """As on a GPU, which is not there."""
+    two = [Job("test", QUICK, seed, "cuda", timed=True) for seed in (0, 1)]
+    assert run(two, tmp_path, options=[*OPTIONS, "--device", "cpu"]) == []
+    made = [read_record(tmp_path / job.folder / "record.json") for job in two]
+    assert [(record.recipe, record.seed) for record in made] == [(JOB.recipe, 0), (JOB.recipe, 1)]
+    assert "2 seeds: mean " in (tmp_path / "test" / "quick" / "log.txt").read_text()
+
+
 def test_seeds_whose_time_counts_on_a_gpu_share_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
