@@ -3,17 +3,21 @@
 import ast
 import hashlib
 import io
+import json
 import math
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from statistics import median
 
 from cifar_resnet.bench import BenchRecord, training_flops, utilization
+from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import CALIBRATION_BINS
+from cifar_resnet.parse import parse
 from cifar_resnet.recipe import learning_rate
 from cifar_resnet.record import Record, Software, git
 
@@ -212,6 +216,24 @@ def source_at(commit: str) -> str | None:
             if file and len(path.parts) == 2 and path.suffix == ".py":
                 digest.update(path.name.encode() + b"\0" + file.read() + b"\0")
     return digest.hexdigest()
+
+
+@cache
+def withdrawn() -> tuple[Record, ...]:
+    """Runs on the test images that were published once: git's history holds them, no folder does.
+
+    >>> all(record.data.eval_split == "test" for record in withdrawn())
+    True
+    """
+    runs = ("--no-renames", "--format=%H", "--name-only", "--", "results/runs")
+    found, commit = [], ""
+    for word in (git("log", "--diff-filter=D", *runs) or b"").decode().split():
+        if "/" not in word:
+            commit = word
+            continue
+        with suppress(InputError, ValueError):  # of fields that are no more
+            found.append(parse(Record, json.loads(git("show", f"{commit}^:{word}") or b"")))
+    return tuple(found)
 
 
 @cache

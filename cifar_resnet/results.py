@@ -19,6 +19,7 @@ from cifar_resnet.audit import (
     commit_objection,
     contradictions,
     measured_otherwise,
+    withdrawn,
 )
 from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.checkpoint import sha256, weights_record
@@ -142,6 +143,7 @@ def check(results: Path, weights: Path) -> Iterator[str]:
     for folder in FOLDERS.values():
         for path in sorted((results / folder).glob("*.json")):
             yield from _said_of(path, _problems(path, records, current))
+    yield from _thrown_again(records.values(), current)
     yield from _missing_seeds(records.values())
     yield from _mixed_precisions(records.values())
     yield from _other_machines(records.values())
@@ -176,6 +178,24 @@ def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
             yield f"{other.id} is of the same recipe and seed; keep one"
         elif (other.weights_sha256, other.metrics) == (record.weights_sha256, record.metrics):
             yield f"{other.id} has the same weights and metrics; one of them did not run"
+
+
+def _thrown_again(
+    records: Iterable[Record], current: Callable[[Recipe], dict[str, Any]]
+) -> Iterator[str]:
+    """Runs that stand in for one of the same kind which still holds: a second throw of the dice."""
+
+    def kind(record: Record) -> tuple[object, ...]:
+        return _what_ran(record), record.hardware.name, record.hardware.precision
+
+    for record in records:
+        for old in withdrawn():
+            other = old.weights_sha256 != record.weights_sha256
+            if other and kind(old) == kind(record) and not any(outdated(old, current)):
+                yield (
+                    f"{record.id} replaces {old.id} ({old.metrics.accuracy:.2%}), which the "
+                    "code stands behind as well; restore that one from git's history"
+                )
 
 
 def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:

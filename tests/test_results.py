@@ -276,6 +276,24 @@ def test_a_seed_counts_once(run: Path, published: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_run_repeated_for_a_better_figure_is_noticed(
+    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = results.read_record(published)
+    first = replace(record, id="the first", weights_sha256="0" * 64)
+    weights = run / "weights.safetensors"
+    for old, complaint in (
+        (first, f"{record.id} replaces the first (50.00%)"),
+        (replace(first, weights_sha256=record.weights_sha256), None),  # moved
+        (replace(first, fingerprint=first.fingerprint | {"losses": [1.0]}), None),
+        (replace(first, hardware=replace(first.hardware, name="another")), None),
+        (replace(first, seed=1), None),
+    ):
+        monkeypatch.setattr(results, "withdrawn", lambda old=old: (old,))
+        found = problems(tmp_path, weights)
+        assert complaint in found if complaint else found == ""
+
+
 def test_one_run_does_not_count_as_two_seeds(run: Path, published: Path, tmp_path: Path) -> None:
     name = published.stem.replace("seed0", "seed1")
     again = published.with_name(f"{name}.json")
