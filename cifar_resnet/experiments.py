@@ -183,7 +183,7 @@ _on_gpu = partial(Experiment, device="cuda")
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1, 2)),
-    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1)),
+    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1, 2)),
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
