@@ -155,7 +155,7 @@ def residuals_small(analyses: Analyses) -> Shown:
             "每块的残差与快捷连接的范数之比：虚线是随机初值，实线是训练之后。",
             panels,
             table(("块", "初始", "训练后"), rows),
-            legend=(("depth-0", "初始"), ("depth-1", "训练后")),
+            legend=(("depth-0 dashed", "初始"), ("depth-1", "训练后")),
         ),
         _described(first) + "比值的中位数小于 0.5，才算小得多。",
     )
