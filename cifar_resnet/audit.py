@@ -172,7 +172,7 @@ def _definitions(source: bytes) -> dict[str, str]:
 
 
 def _share_of(share: float, images: int) -> bool:
-    """Whether it can be that of some images among so many, as float32 holds it."""
+    """Whether a whole number of images among so many can have this share, but for rounding."""
     hits = share * images
     return 0 <= share <= 1 and abs(hits - round(hits)) < 0.05
 

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -292,6 +292,20 @@ def test_a_run_repeated_for_a_better_figure_is_noticed(
         monkeypatch.setattr(results, "withdrawn", lambda old=old: (old,))
         found = problems(tmp_path, weights)
         assert complaint in found if complaint else found == ""
+
+
+def test_what_was_published_once_is_read_from_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, path = invented(RECIPE, 0, 0.5), "results/runs/old.json"
+    answers = {"log": f"{'c' * 40}\n\n{path}\nresults/runs/odd.json\n".encode()}
+    answers[f"{'c' * 40}^:{path}"] = json.dumps(asdict(record)).encode()
+    monkeypatch.setattr(
+        audit, "git", lambda *words: answers.get("log" if words[0] == "log" else words[1])
+    )
+    audit.withdrawn.cache_clear()
+    try:
+        assert audit.withdrawn() == (record,)
+    finally:
+        audit.withdrawn.cache_clear()
 
 
 def test_one_run_does_not_count_as_two_seeds(run: Path, published: Path, tmp_path: Path) -> None:
