@@ -126,7 +126,7 @@ _MEASURING = {
         *("_allocated", "_peak_bytes"),
     ),
     "compiling": ("training_steps", "compiled", "fastest", "seconds"),
-    "train": ("train_epoch", "batches", "make_optimizer"),
+    "train": ("train_epoch", "batches", "batches_together", "make_optimizer"),
     "augment": (
         *("Augmentation", "augment", "random_crop", "random_flip", "random_erasing"),
         *("normalize", "_statistics", "shrink"),

@@ -1,5 +1,6 @@
 """Compiling the network: whether that pays here, and how long it takes."""
 
+import copy
 import time
 import warnings
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_resnet.distributed import ALONE, World
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
+from cifar_resnet.optimizer import Muon
 from cifar_resnet.recipe import Recipe, resolution
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer, train_epoch
@@ -19,16 +22,19 @@ from cifar_resnet.train import make_optimizer, train_epoch
 WORTH_COMPILING = 5  # epochs from which on the time that it takes may be won back
 
 
-def compiled(model: nn.Module, hardware: Hardware) -> Any:
+def compiled(model: nn.Module, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Any:
     """The model in compiled code, as the hardware's settings ask for.
 
     Args:
         model: it and what is returned share their parameters.
+        optimizer: the steps of `Muon` are compiled, too, on a GPU.
         hardware: tells whether to replay CUDA graphs, which spares the CPU from launching
             every kernel anew.
     """
     # Else it would go on uncompiled without a word, under a record that says otherwise.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    if isinstance(optimizer, Muon) and hardware.device != "cpu":
+        optimizer.compile()
     mode = "reduce-overhead" if hardware.cuda_graphs else None
     return torch.compile(model, dynamic=False, mode=mode)
 
@@ -81,47 +87,54 @@ def fastest(
 
 
 def compile_ahead(
-    forward: nn.Module, model: nn.Module, recipe: Recipe, hardware: Hardware, batch_size: int
+    forward: nn.Module,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    hardware: Hardware,
+    world: World = ALONE,
 ) -> None:
-    """Compile for every size of image that a recipe trains on, before the first step.
+    """Take steps with every size of image that a recipe trains on, before the first that counts.
 
-    On a GPU this is also when cuDNN tries its algorithms, compiled or not.
+    What is compiled is compiled then; on a GPU cuDNN tries its algorithms, compiled or not.
 
     Args:
-        forward: the model, or what `compiled` returned for it; forward and backward pass run
-            a few times for each size.
+        forward: the model, or what `compiled` returned for it.
         model: keeps its weights, its batch norm statistics, and gradients of None.
-        recipe: gives the sizes and the loss.
+        optimizer: keeps its state.
+        recipe: gives the sizes and all else.
         hardware: the device and the precision.
-        batch_size: images a step on this device.
+        world: the processes that share each batch.
 
     Example:
         >>> from cifar_resnet.hardware import detect
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        >>> recipe = Recipe(name="example", batch_size=2)
         >>> here = detect("cpu", threads=1, compile=False)
-        >>> compile_ahead(model, model, Recipe(name="example"), here, batch_size=2)
+        >>> compile_ahead(model, model, make_optimizer(model, recipe), recipe, here)
     """
     device = torch.device(hardware.device)
+    images = torch.zeros(recipe.batch_size, 3, 32, 32, dtype=torch.uint8, device=device)
+    labels = torch.zeros(recipe.batch_size, dtype=torch.long, device=device)
     kept = {name: value.clone() for name, value in model.state_dict().items()}
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    labels = torch.zeros(batch_size, dtype=torch.long, device=device)
-
-    sizes = {resolution(recipe, epoch) for epoch in range(recipe.epochs)}
+    state = copy.deepcopy(optimizer.state_dict())
+    first = {resolution(recipe, epoch): epoch for epoch in reversed(range(recipe.epochs))}
     times = 3 if hardware.cuda_graphs else 1  # graphs are warmed up, recorded, replayed
-
-    def run() -> None:
-        for size in sorted(sizes) * times:
-            images = torch.zeros(batch_size, 3, size, size, device=device)
-            images = images.to(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=hardware.precision == "bf16"):
-                logits = forward(images)  # kept, as in training: graphs depend on what is alive
-                loss = criterion(logits, labels)
-            loss.backward()
-            model.zero_grad()
-
-    model.train()
-    seconds(run, device)  # to its very end
+    for epoch in sorted(first.values()) * times:
+        train_epoch(
+            forward,
+            optimizer,
+            recipe,
+            images,
+            labels,
+            epoch=epoch,
+            seed=0,
+            precision=hardware.precision,
+            world=world,
+        )
+    model.zero_grad()
     model.load_state_dict(kept)
+    optimizer.load_state_dict(state)
 
 
 def training_steps(
@@ -138,7 +151,7 @@ def training_steps(
     device = torch.device(hardware.device)
     model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
-    forward: Any = compiled(model, hardware) if hardware.compile else model
+    forward: Any = compiled(model, optimizer, hardware) if hardware.compile else model
     images, labels = images.to(device), labels.to(device)
 
     def train(steps: int) -> None:

@@ -1,6 +1,7 @@
 """Muon: SGD with momentum whose steps for convolutions are made orthogonal."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 # --8<-- [start:orthogonal]
-def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
+def orthogonal(matrices: Tensor, iterations: int = 3) -> Tensor:
     """Bring all singular values of a matrix near 1 and keep its singular vectors, roughly.
 
     Newton-Schulz iteration with the polynomial of Jordan et al. 2024
@@ -20,11 +21,11 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
     that are not tiny beside the norm end between about 0.7 and 1.2.
 
     Args:
-        matrix: float ``[rows, columns]``.
+        matrices: float ``[..., rows, columns]``, each for itself.
         iterations: the more, the smaller the singular values that reach 1.
 
     Returns:
-        ``[rows, columns]``.
+        ``[..., rows, columns]``.
 
     Example:
         >>> matrix = torch.diag(torch.tensor([1.0, 0.5, 0.25]))
@@ -33,17 +34,17 @@ def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
         True
     """
     a, b, c = _QUINTIC
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    norm = wide.norm() + 1e-7
-    gram = wide @ wide.T / norm**2
-    product = torch.eye(len(wide), dtype=gram.dtype, device=wide.device) / norm
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    norm = wide.norm(dim=(-2, -1), keepdim=True) + 1e-7
+    gram = wide @ wide.mT / norm**2
+    one = torch.eye(wide.shape[-2], dtype=gram.dtype, device=wide.device)
+    product = one / norm
     for _ in range(iterations):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = a * one + b * gram + c * (gram @ gram)
         product = factor @ product
         gram = factor @ gram @ factor
     result: Tensor = product @ wide
-    return result if wide is matrix else result.T
+    return result if wide is matrices else result.mT
     # --8<-- [end:orthogonal]
 
 
@@ -104,23 +105,48 @@ class Muon(torch.optim.SGD):
             fused=True,
         )
         self._step_supports_amp_scaling = False  # a GradScaler must undo its scale before `step`
+        self._turn: Callable[..., None] = _turn
+
+    def compile(self) -> None:
+        """Fuse the many small operations of a step, which a GPU waits for otherwise."""
+        self._turn = torch.compile(_turn, dynamic=False)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; the gradients of convolutions are replaced by their updates."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         group = self.param_groups[0]
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            average = state["momentum_buffer"].mul_(group["filter_momentum"]).add_(p.grad)
-            ahead = p.grad.add(average, alpha=group["filter_momentum"])
-            direction = (ahead if group["filter_nesterov"] else average).permute(0, 2, 3, 1)
-            update = orthogonal(direction.flatten(1))  # a view, as weights are channels_last
-            p.mul_(math.sqrt(len(p)) / p.norm())
-            p.grad.copy_(update.view(direction.shape).permute(0, 3, 1, 2))
+        filters = [p for p in group["params"] if p.grad is not None]
+        for p in filters:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        self._turn(
+            filters,
+            [p.grad for p in filters],
+            [self.state[p]["momentum_buffer"] for p in filters],
+            group["filter_momentum"],
+            group["filter_nesterov"],
+        )
         super().step()
         return loss
+
+
+def _turn(
+    filters: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """Set the filters' norms, go on with the averages, put the updates in the gradients' place."""
+    alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+    for p, gradient, average in zip(filters, gradients, averages, strict=True):
+        p.mul_(math.sqrt(len(p)) / p.norm())
+        average.mul_(momentum).add_(gradient)
+        ahead = gradient.add(average, alpha=momentum) if nesterov else average
+        direction = ahead.permute(0, 2, 3, 1)  # a view, as weights are channels_last
+        alike.setdefault(direction.shape, []).append((gradient, direction))
+    for shape, several in alike.items():  # few large products instead of many small ones
+        updates = orthogonal(torch.stack([direction.flatten(1) for _, direction in several]))
+        for (gradient, _), update in zip(several, updates, strict=True):
+            gradient.copy_(update.view(shape).permute(0, 3, 1, 2))

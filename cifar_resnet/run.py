@@ -184,6 +184,9 @@ def _running_code() -> Software:
     return software()
 
 
+_fingerprint = cache(fingerprint)  # once for all the seeds of a recipe
+
+
 def _where(hardware: Hardware, code: Software) -> str:
     """What must not change from one part of a run to the next, nor from seed to seed."""
     return f"{hardware.processes} x {hardware.name}, {hardware.precision}, torch {code.torch}"
@@ -322,8 +325,8 @@ def _fit(
     if (hardware.compile or device.type == "cuda") and len(history) < recipe.epochs:
         begin = time.perf_counter()
         if hardware.compile:
-            forward = compiled(forward, hardware)
-        compile_ahead(forward, model, recipe, hardware, recipe.batch_size // world.size)
+            forward = compiled(forward, optimizer, hardware)
+        compile_ahead(forward, model, optimizer, recipe, hardware, world)
         compile_seconds += time.perf_counter() - begin
     for epoch in range(len(history), recipe.epochs):
         spare_busy_cores(hardware)
@@ -417,7 +420,7 @@ def _fit(
             history=tuple(history),
             metrics=measure(logits, data.eval_labels),
             flip_averaged_accuracy=measure(logits + mirrored, data.eval_labels).accuracy,
-            fingerprint=fingerprint(recipe),
+            fingerprint=_fingerprint(recipe),
             weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
         )
         write_record(record, out / "record.json")

@@ -3,7 +3,7 @@
 `cifar_resnet.run.fit` calls `train_epoch` once for each epoch of a run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from cifar_resnet.distributed import ALONE, World, all_reduce, shard
 from cifar_resnet.errors import InputError
 from cifar_resnet.optimizer import Muon
 from cifar_resnet.recipe import Recipe, learning_rate, resolution
+
+_TOGETHER = 8192  # images augmented at once on a GPU
 
 
 # --8<-- [start:make_optimizer]
@@ -54,15 +56,23 @@ def batches(
     batch_size: int,
     generator: torch.Generator,
     world: World = ALONE,
+    *,
+    prepare: Callable[[Tensor], Tensor] = lambda images: images,
+    together: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's batches in random order, all of the same size.
 
     Args:
-        images: ``[N, ...]``.
-        labels: ``[N]`` on the same device.
-        batch_size: at most N; the N % batch_size images left over wait for another epoch.
-        generator: source of the order, on the same device.
-        world: each process gets its share of every batch.
+        images: uint8 ``[N, 3, H, W]``.
+        labels: int64 ``[N]``.
+        batch_size: images a step; those that fill no batch at the end are left out.
+        generator: of the order, on the images' device.
+        world: the processes that share each batch.
+        prepare: augments images, before they are dealt out in batches.
+        together: how many batches' images it gets at once.
+
+    Yields:
+        Images and labels of each batch, of this process's share of it.
 
     Example:
         >>> images, labels = torch.arange(5), torch.arange(5)
@@ -70,9 +80,24 @@ def batches(
         [2, 2]
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
-    for step in range(len(images) // batch_size):
-        chosen = shard(order[step * batch_size : (step + 1) * batch_size], world)
-        yield images[chosen], labels[chosen]
+    whole = order[: len(images) // batch_size * batch_size]
+    share = batch_size // world.size
+    for several in torch.split(whole, together * batch_size):
+        chosen = torch.cat([shard(batch, world) for batch in torch.split(several, batch_size)])
+        x, y = prepare(images[chosen]), labels[chosen]
+        yield from zip(torch.split(x, share), torch.split(y, share), strict=True)
+
+
+def batches_together(batch_size: int, device: torch.device) -> int:
+    """How many batches to augment at once.
+
+    On a GPU many, since their many small operations take hardly longer for thousands of images
+    than for a hundred, and the CPU starts each of them. On a CPU each by itself, in its cache.
+
+    >>> batches_together(128, torch.device("cpu"))
+    1
+    """
+    return max(1, _TOGETHER // batch_size) if device.type == "cuda" else 1
 
 
 # --8<-- [start:train_epoch]
@@ -140,12 +165,23 @@ def train_epoch(
     # Sums stay on the device; reading them once an epoch is the only synchronisation.
     sums = torch.zeros(2, device=device)
 
+    def prepare(x: Tensor) -> Tensor:
+        x = shrink(augment(x, recipe.augmentation, noise), size)
+        return x.to(memory_format=torch.channels_last)
+
+    dealt = batches(
+        images,
+        labels,
+        recipe.batch_size,
+        generator,
+        world,
+        prepare=prepare,
+        together=batches_together(recipe.batch_size, device),
+    )
     model.train()
-    for step, (x, y) in enumerate(batches(images, labels, recipe.batch_size, generator, world)):
+    for step, (x, y) in enumerate(dealt):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / steps)
-        x = shrink(augment(x, recipe.augmentation, noise), size)
-        x = x.to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
             loss = criterion(logits, y)

@@ -119,7 +119,8 @@ def test_settings_for_cuda_graphs_are_understood(cpu: Hardware) -> None:
     """On a CPU they change nothing."""
     model = nn.Linear(3, 2)
     x = torch.randn(4, 3)
-    graphed = compiling.compiled(model, replace(cpu, compile=True, cuda_graphs=True))
+    optimizer = torch.optim.SGD(model.parameters())
+    graphed = compiling.compiled(model, optimizer, replace(cpu, compile=True, cuda_graphs=True))
     assert torch.allclose(graphed(x), model(x), atol=1e-6)
 
 

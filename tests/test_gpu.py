@@ -157,5 +157,6 @@ def test_what_is_measured_and_compiled_ahead_runs_there(gpu: Hardware, recipe: R
     with Traffic():  # which answers what is read
         compiling.training_steps(gpu, recipe, pixels, labels)(2)
     model = build(recipe.network).to("cuda")
-    compiling.compile_ahead(model, model, recipe, gpu, batch_size=4)
+    with Traffic():
+        compiling.compile_ahead(model, model, make_optimizer(model, recipe), recipe, gpu)
     assert all(p.grad is None for p in model.parameters())

@@ -1,6 +1,7 @@
 """Muon against its definition, written out with a singular value decomposition."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -56,6 +57,34 @@ def test_two_steps_by_hand(nesterov: bool) -> None:
             filters -= 0.1 * orthogonal(step.reshape(8, 27)).reshape(filters.shape)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_a_batch_of_matrices_as_one_by_one() -> None:
+    matrices = torch.randn(3, 8, 27, generator=torch.Generator().manual_seed(0))
+    one_by_one = torch.stack([orthogonal(matrix) for matrix in matrices])
+    torch.testing.assert_close(orthogonal(matrices), one_by_one)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_compiled_steps_are_the_same() -> None:
+    """For filters of one shape, which share their products, and of another."""
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)), nn.Conv2d(3, 8, 3), nn.Flatten()
+        ).to(memory_format=torch.channels_last)
+        optimizer = Muon(model, lr=0.1)
+        if compiled:
+            optimizer.compile()
+        for _ in range(2):
+            optimizer.zero_grad()
+            (model(images) ** 2).sum().backward()
+            optimizer.step()
+        weights.append([p.detach() for p in model.parameters()])
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
 
 
 def test_it_goes_on_from_a_saved_state() -> None:

@@ -23,6 +23,7 @@ from cifar_resnet.networks import NETWORKS, build
 from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
 from cifar_resnet.record import Epoch, read_record
 from cifar_resnet.run import fit
+from cifar_resnet.train import make_optimizer
 
 RECIPE = Recipe(name="test", network="resnet20", epochs=2, batch_size=16, learning_rate=0.02)
 
@@ -243,12 +244,16 @@ def test_evaluation_sees_images_of_the_size_trained_on_and_at_last_whole_ones(
 def test_compiling_ahead_changes_nothing(cpu: Hardware) -> None:
     model = get_cifar_resnet()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    recipe = replace(RECIPE, low_resolution=24, low_resolution_share=0.5)
+    recipe = replace(
+        RECIPE, batch_size=2, optimizer="muon", low_resolution=24, low_resolution_share=0.5
+    )
+    optimizer = make_optimizer(model, recipe)
     sizes = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[-1]))
-    compile_ahead(model, model, recipe, cpu, batch_size=2)
+    compile_ahead(model, model, optimizer, recipe, cpu)
     assert sizes == [24, 32]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimizer.state_dict() == make_optimizer(model, recipe).state_dict()
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from cifar_resnet.augment import Augmentation, augment
 from cifar_resnet.data import Dataset
+from cifar_resnet.distributed import ALONE, World
 from cifar_resnet.errors import InputError
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
@@ -60,6 +61,30 @@ def test_epochs_see_other_orders_and_seeds_too() -> None:
     assert order(0) == order(0)
     assert order(0) != order(1)
     assert sorted(order(0)) == list(range(8))
+
+
+@pytest.mark.parametrize("world", [ALONE, World(1, 2)])
+def test_batches_prepared_together_are_the_same(world: World) -> None:
+    images = torch.arange(22)
+
+    def dealt(together: int) -> tuple[list[list[int]], list[int]]:
+        prepared = []
+
+        def prepare(x: torch.Tensor) -> torch.Tensor:
+            prepared.append(len(x))
+            return x + 100
+
+        generator = torch.Generator().manual_seed(0)
+        pairs = list(
+            batches(images, images, 4, generator, world, prepare=prepare, together=together)
+        )
+        assert all(torch.equal(x, y + 100) for x, y in pairs)
+        return [x.tolist() for x, _ in pairs], prepared
+
+    (alone, one_by_one), (together, at_once) = dealt(1), dealt(2)
+    assert together == alone
+    share = 4 // world.size
+    assert (one_by_one, at_once) == ([share] * 5, [2 * share, 2 * share, share])
 
 
 def test_only_the_first_epochs_are_of_low_resolution(synthetic: Dataset) -> None:
