@@ -251,7 +251,7 @@ def fast() -> Recipe:
     """
     return Recipe(
         name="fast",
-        epochs=84,
+        epochs=70,
         batch_size=1024,
         optimizer="muon",
         learning_rate=0.12,
