@@ -219,6 +219,21 @@ def source_at(commit: str) -> str | None:
 
 
 @cache
+def commit_of(source_sha256: str) -> str | None:
+    """The last commit that changed the package into what ran; None if none of the last ones did.
+
+    Args:
+        source_sha256: of the code that ran (`Software.source_sha256`).
+
+    >>> commit_of("0" * 64) is None
+    True
+    """
+    last = git("log", "-n", "30", "--format=%H", "--", "cifar_resnet/*.py") or b""
+    commits = last.decode().split()
+    return next((commit for commit in commits if source_at(commit) == source_sha256), None)
+
+
+@cache
 def withdrawn() -> tuple[Record, ...]:
     """Runs on the test images that were published once: git's history holds them, no folder does.
 

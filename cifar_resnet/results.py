@@ -16,6 +16,7 @@ from typing import Any
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.audit import (
     bench_contradictions,
+    commit_of,
     commit_objection,
     contradictions,
     measured_otherwise,
@@ -37,8 +38,8 @@ BENCHMARKS = "bench"
 def add(run: Path, results: Path) -> Path:
     """Publish a finished run, an analysis or a benchmark: copy its record into the results.
 
-    What was made where there was no git (a copy of the checkout on another machine, say) gets
-    the present commit, provided that the committed code is, byte for byte, the code that ran.
+    What was made where git did not know the code (in a copy of the checkout on another machine,
+    say) gets the commit whose package is, byte for byte, the code that ran.
 
     Args:
         run: the run's folder, with ``record.json``; or the file of a record of any kind.
@@ -98,10 +99,9 @@ def _read_any(source: Path) -> Record | AnalysisRecord | BenchRecord:
 
 
 def _with_commit(record: Any) -> Any:
-    here, ran = software(), record.software
-    if ran.commit is not None or here.source_sha256 != ran.source_sha256:
-        return record
-    return replace(record, software=replace(ran, commit=here.commit, clean=here.clean))
+    ran = record.software
+    commit = None if ran.clean else commit_of(ran.source_sha256)
+    return replace(record, software=replace(ran, commit=commit, clean=True)) if commit else record
 
 
 def objection(record: Record | AnalysisRecord) -> str | None:

@@ -15,14 +15,14 @@ import pytest
 
 from cifar_resnet import audit, cli, results
 from cifar_resnet.analysis import analyze, read_analysis
-from cifar_resnet.audit import source_at
+from cifar_resnet.audit import commit_of, source_at
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, Software, checksum, write_record
+from cifar_resnet.record import Record, Software, checksum, git, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
 from tests.site_build import MD5, ROOT, invented, invented_bench
@@ -85,8 +85,7 @@ def test_what_holds_is_not_complained_of(run: Path, published: Path, tmp_path: P
         ({"data": {"name": "synthetic", "md5": {}}}, "not measured on the published CIFAR-10"),
         ({"data": {"name": "cifar10", "md5": {}}}, "not measured on the published CIFAR-10"),
         ({"data": {"eval_split": "train"}}, "must be test or val"),
-        ({"software": {"clean": False}}, "not committed"),
-        ({"software": {"clean": None}}, "not committed"),
+        ({"software": {"clean": False, "source_sha256": "f" * 64}}, "not committed"),
         ({"software": {"commit": None, "source_sha256": "f" * 64}}, "not committed"),
     ],
 )
@@ -101,23 +100,32 @@ def test_what_must_not_be_published_is_refused(
         add(tmp_path, tmp_path / "results")
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_a_run_without_git_gets_the_commit_of_the_same_code(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+@pytest.mark.parametrize("said", [{"commit": None, "clean": None}, {"clean": False}])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_that_git_did_not_know_gets_the_commit_of_its_code(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], known: bool
 ) -> None:
     copy = tmp_path / "record.json"
     copy.write_text((run / "record.json").read_text())
     ran = json.loads(copy.read_text())["software"]
-    rewrite(copy, software=ran | {"commit": None, "clean": None})
-    source = ran["source_sha256"] if same else "f" * 64
-    here = replace(results.software(), commit="c" * 40, clean=True, source_sha256=source)
-    monkeypatch.setattr(results, "software", lambda: here)
-    if same:
+    rewrite(copy, software=ran | said)
+    commits = {ran["source_sha256"]: "c" * 40} if known else {}
+    monkeypatch.setattr(results, "commit_of", commits.get)
+    if known:
         published = results.read_record(add(tmp_path, tmp_path / "results"))
         assert (published.software.commit, published.software.clean) == ("c" * 40, True)
     else:
         with pytest.raises(InputError, match="not committed"):
             add(tmp_path, tmp_path / "results")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs git's history")
+def test_the_commit_of_a_source_is_found() -> None:
+    """The last that made the package what it is."""
+    commit = (git("log", "-n", "1", "--format=%H", "--", "cifar_resnet/*.py") or b"").decode()
+    source = source_at(commit.strip())
+    assert source is not None
+    assert commit_of(source) == commit.strip()
 
 
 def test_runs_in_different_arithmetic_are_not_compared() -> None:
