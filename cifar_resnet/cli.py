@@ -192,7 +192,9 @@ def _parser() -> _Parser:
         "bench", parents=[machine, compiling], help="how fast training is, beside the plain loop"
     )
     bench.add_argument("--network", "--model", default="resnet18", help="default: resnet18")
-    bench.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
+    bench.add_argument(
+        "--batch-size", type=int, metavar="N", help="default: 128, on a GPU that of recipe fast"
+    )
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
     bench.add_argument(

@@ -356,7 +356,9 @@ def bench(args: argparse.Namespace) -> None:
         compile=args.compile,
         cuda_graphs=args.cuda_graphs,
     )
-    recipe = get_recipe("notes", network=args.network, batch_size=args.batch_size)
+    usual = get_recipe("notes" if hardware.device == "cpu" else "fast").batch_size
+    batch_size = usual if args.batch_size is None else args.batch_size
+    recipe = get_recipe("notes", network=args.network, batch_size=batch_size)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
     place = "results" if record.software.clean else "runs"  # uncommitted code cannot publish
     path = (args.out or Path(place) / "bench") / f"{record.id}.json"
