@@ -16,8 +16,8 @@ from typing import Any
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.audit import (
     bench_contradictions,
-    commit_of,
     commit_objection,
+    commit_of,
     contradictions,
     measured_otherwise,
     withdrawn,
@@ -28,7 +28,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
-from cifar_resnet.record import Record, Software, read_record, software, write_record
+from cifar_resnet.record import Record, Software, read_record, write_record
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 ANALYSES = "analyses"

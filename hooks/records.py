@@ -16,6 +16,7 @@ from wording import OUTDATED, device
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.bench import BenchRecord, read_bench
 from cifar_resnet.errors import InputError
+from cifar_resnet.experiments import EXPERIMENTS, jobs
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read_record, software
@@ -100,12 +101,13 @@ def read_results(folder: Path) -> Results:
     """Read everything published; a wrong record fails the build.
 
     Runs with a changed recipe or another network belong to a comparison, not to the groups;
-    fewer epochs alone do not make a comparison, since every label names them.
+    fewer epochs alone do not make one, since every label names them, unless an experiment does.
     """
     groups: dict[Recipe, list[Record]] = {}
     every = _read(folder, "test")
     for run in every:
-        if not differences(run.recipe) and run.recipe.network == "resnet18":
+        alone = not differences(run.recipe) and run.recipe.network == "resnet18"
+        if alone and run.recipe not in _compared_only():
             groups.setdefault(run.recipe, []).append(run)
     ordered = [
         Group(recipe, tuple(sorted(runs, key=lambda run: run.seed)))
@@ -115,6 +117,14 @@ def read_results(folder: Path) -> Results:
     return Results(
         tuple(ordered), _read(folder, "val"), every, _analyses(folder), _benchmarks(folder)
     )
+
+
+@functools.cache
+def _compared_only() -> frozenset[Recipe]:
+    """Recipes that are trained to be compared with others, and for nothing else."""
+    compared = {job.recipe for e in EXPERIMENTS if len(e.arms) > 1 for job in jobs([e])}
+    alone = {job.recipe for e in EXPERIMENTS if len(e.arms) == 1 for job in jobs([e])}
+    return frozenset(compared - alone)
 
 
 def find_outdated(results: Results, cache: Path) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 3
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    assert "| `fast-cpu` | 22 | 94.00%\u00a0±\u00a00.00% |  | 2 | 22 分钟 | 12 小时 |" in shown
+    assert "| `fast-cpu`，22 轮 | 94.00%\u00a0±\u00a00.00% |  | 2 | 22 分钟 | 12 小时 |" in shown
     records = [replace(record, flip_averaged_accuracy=0.945) for record in records]
     results = read_results(publish(tmp_path, *records))
     assert "94.00%\u00a0±\u00a00.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
@@ -216,6 +216,37 @@ def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:
     shown = expand("{{ pace() }}", results)
     assert "<td>14 分钟</td><td>16 分钟</td><td>16 分钟</td><td>没有到</td>" in shown
     assert "notes-cpu，16 轮用 16 分钟到 93.00%" in shown
+
+
+def test_gpus_have_a_chart_of_their_own(tmp_path: Path) -> None:
+    slow, quick = (
+        invented(get_recipe(name), 0, 0.9, device=device)
+        for name, device in (("notes-cpu", "cpu"), ("fast", "cuda"))
+    )
+    history = tuple(replace(epoch, seconds=1.0) for epoch in quick.history)
+    results = read_results(publish(tmp_path, slow, replace(quick, history=history)))
+    shown = expand("{{ pace() }}", results)
+    cpu, gpu = re.findall(r"<svg viewBox[^>]*?role=.*?</svg>", shown, re.DOTALL)
+    assert "训练用时（分）" in cpu
+    assert "训练用时（秒）" in gpu
+    assert "fast，70 轮用 1 分钟到 90.00%" in gpu
+
+
+def test_runs_made_to_be_compared_are_no_results_of_their_own(tmp_path: Path) -> None:
+    """Even those that differ from a recipe in their length alone."""
+    (first, *_), (short, *_) = (jobs(select([name])) for name in ("fast-parts", "fast-short"))
+    runs = [invented(job.recipe, seed, 0.9) for seed, job in enumerate((first, short))]
+    results = read_results(publish(tmp_path, *runs))
+    assert [group.recipe for group in results.groups] == [short.recipe]
+    assert len(results.runs) == 2
+
+
+def test_times_that_do_not_count_are_not_shown() -> None:
+    for name, head in (
+        ("fast-cpu-parts", "| 训练用时 |"),
+        ("fast-parts", "| 与第一组相比 | 次数 |"),
+    ):
+        assert head in expand(f'{{{{ parts("{name}") }}}}', NOTHING)
 
 
 def test_each_recipe_has_a_line_of_its_own(tmp_path: Path) -> None:
