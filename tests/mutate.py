@@ -215,6 +215,27 @@ MUTATIONS = (
         "settled = hardware",
         "tests/test_cli.py",
     ),
+    _code(
+        "filters of one shape all take one step",
+        "optimizer",
+        "gradient.copy_(update.view",
+        "gradient.copy_(updates[0].view",
+        OPTIMIZER,
+    ),
+    _code(
+        "an optimizer that remembers what was compiled ahead",
+        "compiling",
+        "    optimizer.load_state_dict(state)\n",
+        "",
+        "tests/test_run.py",
+    ),
+    _code(
+        "labels of other processes' images",
+        "train",
+        "prepare(images[chosen]), labels[chosen]",
+        "prepare(images[chosen]), labels[several][: len(chosen)]",
+        "tests/test_train.py",
+    ),
     # records and weights
     Mutation("an epoch's number edited", RUN, '"epoch": 2,', '"epoch": 3,'),
     Mutation(

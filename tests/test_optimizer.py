@@ -29,7 +29,11 @@ def test_nothing_becomes_nothing() -> None:
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10)
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        *(nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(2)),  # of one shape
+        nn.Flatten(),
+        nn.Linear(288, 10),
     )
     return model.to(memory_format=torch.channels_last)
 
@@ -40,9 +44,9 @@ def test_two_steps_by_hand(nesterov: bool) -> None:
     ours, theirs = network(), network()
     settings = {"lr": 0.1, "momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.01}
     optimizer = Muon(ours, **settings)
-    filters, *rest = theirs.parameters()
-    sgd = torch.optim.SGD(rest, **settings)
-    momentum = torch.zeros_like(filters)
+    filters = [p for p in theirs.parameters() if p.ndim == 4]
+    sgd = torch.optim.SGD([p for p in theirs.parameters() if p.ndim != 4], **settings)
+    momenta = [torch.zeros_like(p) for p in filters]
     for _ in range(2):
         images = torch.randn(4, 3, 8, 8, generator=generator)
         for model in (ours, theirs):
@@ -51,10 +55,11 @@ def test_two_steps_by_hand(nesterov: bool) -> None:
         optimizer.step()
         sgd.step()
         with torch.no_grad():
-            momentum = 0.8 * momentum + filters.grad
-            step = filters.grad + 0.8 * momentum if nesterov else momentum
-            filters *= 8**0.5 / filters.norm()
-            filters -= 0.1 * orthogonal(step.reshape(8, 27)).reshape(filters.shape)
+            for p, momentum in zip(filters, momenta, strict=True):
+                momentum.mul_(0.8).add_(p.grad)
+                step = p.grad + 0.8 * momentum if nesterov else momentum
+                p *= 8**0.5 / p.norm()
+                p -= 0.1 * orthogonal(step.reshape(8, -1)).reshape(p.shape)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b)
 
