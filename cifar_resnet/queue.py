@@ -5,9 +5,9 @@
     cifar-resnet experiments run degradation --jobs 4        # one experiment, four at a time
 
 Every run is an ordinary `cifar-resnet train` in a process of its own; on a GPU, where getting
-ready takes as long as some training, all seeds of an arm whose time counts share one. At the
-end of the budget the running ones are interrupted; they keep their checkpoints and go on from
-there the next time.
+ready takes as long as some training, seeds of an arm that would not run side by side share one.
+At the end of the budget the running ones are interrupted; they keep their checkpoints and go on
+from there the next time.
 """
 
 import math
@@ -100,7 +100,7 @@ def run(
             while waiting and len(running) < parallel and time.monotonic() < deadline:
                 if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
-                together = _sharing(waiting, out)
+                together = _sharing(waiting, out, alone=parallel == 1)
                 waiting = [job for job in waiting if job not in together]
                 begun = _begun(together[0], out)  # and goes on as it began
                 told = [] if begun else _compiled_as_before(together[0], records)
@@ -147,7 +147,7 @@ def run(
     return failed
 
 
-def _sharing(waiting: Sequence[Job], out: Path) -> tuple[Job, ...]:
+def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ...]:
     """The first job, and the further seeds of its arm that one process will train with it.
 
     On a CPU one seed of every arm comes before the next seed. A seed that was begun comes
@@ -155,7 +155,7 @@ def _sharing(waiting: Sequence[Job], out: Path) -> tuple[Job, ...]:
     """
     first = waiting[0]
     alike = [job for job in waiting if replace(job, seed=first.seed) == first]
-    if first.device == "cpu" or not first.timed:
+    if first.device == "cpu" or not (alone or first.timed):
         alike = [first]
     for job in alike:
         _set_aside_other_code(out / job.folder)

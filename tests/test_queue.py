@@ -302,7 +302,7 @@ def test_seeds_that_share_a_process_leave_a_record_each(tmp_path: Path) -> None:
     assert "2 seeds: mean " in (tmp_path / "test" / "quick" / "log.txt").read_text()
 
 
-def test_seeds_whose_time_counts_on_a_gpu_share_a_process(
+def test_seeds_on_a_gpu_share_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[list[str]] = []
@@ -334,14 +334,16 @@ def test_seeds_whose_time_counts_on_a_gpu_share_a_process(
     odd = tmp_path / "odd" / timed[2].folder
     odd.mkdir(parents=True)
     (odd / "weights.safetensors").touch()
-    usable = queue._sharing(timed, tmp_path / "odd")
+    usable = queue._sharing(timed, tmp_path / "odd", alone=False)
     assert usable == (timed[0], timed[4]), "what one folder lacks is no harm to the others"
 
     said.clear()
     shared = [replace(job, device="cpu") for job in timed[::2]]
+    run(shared, tmp_path / "cpu", options=[])
     apart = [replace(job, timed=False) for job in timed[1::2]]
-    run(shared + apart, tmp_path / "again", options=[])
+    run(apart, tmp_path / "beside", options=[], parallel=2)
     assert len(said) == 6, "elsewhere each has its own"
+    assert len(queue._sharing(apart, tmp_path / "alone", alone=True)) == 3
 
 
 def test_a_run_whose_time_counts_has_the_machine_to_itself(
