@@ -21,11 +21,11 @@ def orthogonal(matrices: Tensor, iterations: int = 3) -> Tensor:
     that are not tiny beside the norm end between about 0.7 and 1.2.
 
     Args:
-        matrices: float ``[..., rows, columns]``, each for itself.
+        matrices: float ``[rows, columns]``, or ``[N, rows, columns]``, each for itself.
         iterations: the more, the smaller the singular values that reach 1.
 
     Returns:
-        ``[..., rows, columns]``.
+        As many, of the same shape.
 
     Example:
         >>> matrix = torch.diag(torch.tensor([1.0, 0.5, 0.25]))
@@ -35,17 +35,47 @@ def orthogonal(matrices: Tensor, iterations: int = 3) -> Tensor:
     """
     a, b, c = _QUINTIC
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    norm = wide.norm(dim=(-2, -1), keepdim=True) + 1e-7
+    several = wide.ndim > 2
+    norm = wide.norm(dim=(-2, -1), keepdim=several) + 1e-7
     gram = wide @ wide.mT / norm**2
-    one = torch.eye(wide.shape[-2], dtype=gram.dtype, device=wide.device)
-    product = one / norm
+    product = torch.eye(wide.shape[-2], dtype=gram.dtype, device=wide.device) / norm
+    multiply_and_add = torch.baddbmm if several else torch.addmm
     for _ in range(iterations):
-        factor = a * one + b * gram + c * (gram @ gram)
+        factor = multiply_and_add(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor @ product
         gram = factor @ gram @ factor
     result: Tensor = product @ wide
     return result if wide is matrices else result.mT
     # --8<-- [end:orthogonal]
+
+
+def _turn(
+    filters: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    momentum: float,
+    nesterov: bool,
+    together: bool,
+) -> None:
+    """Set the filters' norms, go on with the averages, put the updates in the gradients' place.
+
+    Filters of one shape may go together: few large products instead of many small ones.
+    """
+    alike: dict[tuple[torch.Size, int], list[tuple[Tensor, Tensor]]] = {}
+    for index, (p, gradient, average) in enumerate(zip(filters, gradients, averages, strict=True)):
+        p.mul_(math.sqrt(len(p)) / p.norm())
+        average.mul_(momentum).add_(gradient)
+        ahead = gradient.add(average, alpha=momentum) if nesterov else average
+        direction = ahead.permute(0, 2, 3, 1)  # a view, as weights are channels_last
+        alike.setdefault((direction.shape, 0 if together else index), []).append(
+            (gradient, direction)
+        )
+    for (shape, _), members in alike.items():
+        flat = [direction.flatten(1) for _, direction in members]
+        updates = orthogonal(torch.stack(flat)) if len(flat) > 1 else [orthogonal(flat[0])]
+        for (gradient, _), update in zip(members, updates, strict=True):
+            gradient.copy_(update.view(shape).permute(0, 3, 1, 2))
 
 
 class Muon(torch.optim.SGD):
@@ -74,6 +104,8 @@ class Muon(torch.optim.SGD):
         >>> bool(model(torch.ones(1, 3, 8, 8)).sum() < loss)
         True
     """
+
+    _turn: Callable[..., None] = staticmethod(_turn)
 
     def __init__(
         self,
@@ -105,7 +137,6 @@ class Muon(torch.optim.SGD):
             fused=True,
         )
         self._step_supports_amp_scaling = False  # a GradScaler must undo its scale before `step`
-        self._turn: Callable[..., None] = _turn
 
     def compile(self) -> None:
         """Fuse the many small operations of a step, which a GPU waits for otherwise."""
@@ -126,27 +157,7 @@ class Muon(torch.optim.SGD):
             [self.state[p]["momentum_buffer"] for p in filters],
             group["filter_momentum"],
             group["filter_nesterov"],
+            any(p.is_cuda for p in filters),  # a CPU would only copy more
         )
         super().step()
         return loss
-
-
-def _turn(
-    filters: list[Tensor],
-    gradients: list[Tensor],
-    averages: list[Tensor],
-    momentum: float,
-    nesterov: bool,
-) -> None:
-    """Set the filters' norms, go on with the averages, put the updates in the gradients' place."""
-    alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-    for p, gradient, average in zip(filters, gradients, averages, strict=True):
-        p.mul_(math.sqrt(len(p)) / p.norm())
-        average.mul_(momentum).add_(gradient)
-        ahead = gradient.add(average, alpha=momentum) if nesterov else average
-        direction = ahead.permute(0, 2, 3, 1)  # a view, as weights are channels_last
-        alike.setdefault(direction.shape, []).append((gradient, direction))
-    for shape, several in alike.items():  # few large products instead of many small ones
-        updates = orthogonal(torch.stack([direction.flatten(1) for _, direction in several]))
-        for (gradient, _), update in zip(several, updates, strict=True):
-            gradient.copy_(update.view(shape).permute(0, 3, 1, 2))

@@ -150,7 +150,8 @@ def run(
 def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ...]:
     """The first job, and the further seeds of its arm that one process will train with it.
 
-    On a CPU one seed of every arm comes before the next seed. A seed that was begun comes
+    On a GPU they do if their time counts, or if nothing would run beside them (``alone``); on a
+    CPU one seed of every arm comes before the next seed. A seed that was begun comes
     first: the others are compiled as it was.
     """
     first = waiting[0]

@@ -65,7 +65,7 @@ def batches(
     Args:
         images: uint8 ``[N, 3, H, W]``.
         labels: int64 ``[N]``.
-        batch_size: images a step; those that fill no batch at the end are left out.
+        batch_size: at most N; the N % batch_size images left over wait for another epoch.
         generator: of the order, on the images' device.
         world: the processes that share each batch.
         prepare: augments images, before they are dealt out in batches.

@@ -40,14 +40,17 @@ def classifier(results: Results) -> str:
     name = weights_record(WEIGHTS)
     run = next((run for run in results.runs if run.id == name), None)
     accuracy = PENDING if run is None else percent(run.metrics.accuracy)
-    source = "" if run is None else f"（[记录]({RECORDS}/{run.id}.json)）"
+    source = origin = ""
+    if run is not None:
+        source = f"（[记录]({RECORDS}/{run.id}.json)）"
+        origin = f"由配方 `{run.recipe.name}` 训练而成，种子 {run.seed}，"
     canvases = "".join(
         f'<figure><canvas width="32" height="32" role="img" aria-label="{label}"></canvas>'
         f"<figcaption>{label}</figcaption></figure>"
         for label in ("网络看到的 32×32", "哪里支持这个答案")
     )
     return (
-        f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载，"
+        f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载；{origin}"
         f"在测试集上的准确率是 {accuracy}{source}。\n\n"
         f'<div class="classifier" data-classes="{escape(json.dumps(CLASSES))}">'
         '<p><label class="md-button">选一张图片'

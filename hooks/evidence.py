@@ -92,7 +92,8 @@ def _trained(claim: Claim, results: Results) -> str:
     runs = {run.id: run for run in results.runs}
     names = dict.fromkeys(results.analyses[name].weights_record for name in claim.analyses)
     told = [
-        f"`{run.recipe.network}` 训练 {run.recipe.epochs} 轮，种子 {run.seed}，"
+        f"`{run.recipe.network}` 按配方 `{run.recipe.name}` 训练 {run.recipe.epochs} 轮，"
+        f"种子 {run.seed}，"
         f"测试准确率 {percent(run.metrics.accuracy)}"
         for run in (runs[name] for name in names if name in runs)
     ]

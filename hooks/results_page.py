@@ -47,7 +47,7 @@ def headline(results: Results) -> str:
     if all(group.recipe != full for group in results.groups):
         cards.append(
             f'<div class="card"><p class="card-title">{full.name}，{full.epochs} 轮</p>'
-            f"<p>{PENDING}</p><p>笔记的完整配置，适合 GPU，还没有训练过</p></div>"
+            f"<p>{PENDING}</p><p>笔记的完整配置，适合 GPU，还没有完整训练过</p></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -331,7 +331,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
 def _commit(run: Record) -> str:
     if run.software.commit is None:
         return f"源码 `{run.software.source_sha256[:10]}`（不在 git 中）"
-    state = "工作区干净" if run.software.clean else "另有未提交的改动"
+    state = "包内代码与之相同" if run.software.clean else "另有未提交的改动"
     return f"`{run.software.commit[:10]}`（{state}）"
 
 

@@ -113,15 +113,18 @@ def _by_bench(
 
 
 def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
-    recipe = jobs(select([experiment]))[0].recipe
+    planned = jobs(select([experiment]))
+    recipe = planned[0].recipe
     words, aim = f"`{recipe.name}`，{recipe.epochs} 轮", f"{percent(level)}，{duration(limit)}之内"
     for group in results.groups:
         if group.recipe == recipe:
             reached, deviation = group.spread(accuracy)
             time = _with_evaluation(group)
             took = duration(time) if time else "中断过"
-            measured = f"{percent(reached, deviation)}，{took}（{len(group.runs)} 次）"
-            return _Goal(words, aim, measured, reached >= level and 0 < time <= limit)
+            enough = len(group.runs) >= len(planned)
+            times = f"{len(group.runs)} 次{'' if enough else f'，计划 {len(planned)} 次'}"
+            verdict = reached >= level and 0 < time <= limit if enough else None
+            return _Goal(words, aim, f"{percent(reached, deviation)}，{took}（{times}）", verdict)
     return _Goal(words, aim, PENDING, None)
 
 

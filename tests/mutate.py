@@ -336,7 +336,7 @@ MUTATIONS = (
     _code(
         "an accuracy claimed for a recipe without runs",
         "recipe",
-        "Meant for a GPU, where it has not been run yet; on",
+        "Meant for a GPU, where it has not been run to its end yet; on",
         "Reached 96 % on the test images; on",
         "tests/test_recipe.py",
     ),

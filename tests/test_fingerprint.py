@@ -189,7 +189,7 @@ def test_a_changed_field_breaks_more_than_the_field(
     assert len(changed) > 1
 
 
-@pytest.mark.parametrize("name", ["fast", "fast-cpu"])
+@pytest.mark.parametrize("name", ["fast-cpu", "fast-cpu-short"])
 def test_how_images_are_shrunk_is_part_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = get_recipe(name, network="resnet20")
     before = fingerprint(recipe)

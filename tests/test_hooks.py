@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import notebooks
 import pytest
@@ -189,22 +190,21 @@ def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
 
     assert "待训练" in row("fast-cpu-short", NOTHING)
     assert "达到" not in expand("{{ goals() }}", NOTHING)
-    for accuracy, word in ((0.905, "| 达到 |"), (0.895, "| 没有达到 |")):
-        run = invented(get_recipe("fast-cpu-short"), 0, accuracy)
-        run = replace(run, finished="2026-01-01T00:19:00+00:00")
-        results = read_results(publish(tmp_path / str(accuracy), run))
-        assert word in row("fast-cpu-short", results)
-    good = replace(run, metrics=replace(run.metrics, accuracy=0.95))
-    for change, shown in (
-        ({"finished": "2026-01-01T00:21:00+00:00"}, "，21 分钟（1 次） | 没有达到 |"),
-        (
-            {"finished": "2026-01-01T00:21:00+00:00", "compile_seconds": 61.0},
-            "分钟（1 次） | 达到 |",
-        ),
-        ({"sessions": 2}, "，中断过（1 次） | 没有达到 |"),
-    ):
-        folder = publish(tmp_path / shown, replace(good, **change))  # type: ignore[arg-type]
-        assert shown in row("fast-cpu-short", read_results(folder))
+    recipe = get_recipe("fast-cpu-short")
+
+    def shown(accuracy: float, seeds: int = 3, **change: Any) -> str:
+        change = {"finished": "2026-01-01T00:19:00+00:00"} | change
+        runs = [replace(invented(recipe, seed, accuracy), **change) for seed in range(seeds)]
+        folder = tmp_path / f"{accuracy} {seeds} {len(change)} {change['finished'][14:16]}"
+        return row("fast-cpu-short", read_results(publish(folder, *runs)))
+
+    assert "，19 分钟（3 次） | 达到 |" in shown(0.905)
+    assert "| 没有达到 |" in shown(0.895)
+    assert "（2 次，计划 3 次） |  |" in shown(0.905, seeds=2), "too early to say"
+    late = "2026-01-01T00:21:00+00:00"
+    assert "，21 分钟（3 次） | 没有达到 |" in shown(0.95, finished=late)
+    assert "分钟（3 次） | 达到 |" in shown(0.95, finished=late, compile_seconds=61.0)
+    assert "，中断过（3 次） | 没有达到 |" in shown(0.95, sessions=2)
 
 
 def test_pace_tells_when_an_accuracy_was_first_reached(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_resnet.optimizer import Muon, orthogonal
+from cifar_resnet.optimizer import Muon, _turn, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16)])
@@ -70,26 +70,47 @@ def test_a_batch_of_matrices_as_one_by_one() -> None:
     torch.testing.assert_close(orthogonal(matrices), one_by_one)
 
 
+def drawn() -> list[list[torch.Tensor]]:
+    """Filters, gradients and averages; two filters are of one shape."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(8, 8, 3, 3), (8, 8, 3, 3), (4, 8, 1, 1)]
+    return [
+        [
+            torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
+            for shape in shapes
+        ]
+        for _ in range(3)
+    ]
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # torch's own
-def test_compiled_steps_are_the_same() -> None:
-    """For filters of one shape, which share their products, and of another."""
-    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    weights = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            *(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)), nn.Conv2d(3, 8, 3), nn.Flatten()
-        ).to(memory_format=torch.channels_last)
-        optimizer = Muon(model, lr=0.1)
-        if compiled:
-            optimizer.compile()
-        for _ in range(2):
-            optimizer.zero_grad()
-            (model(images) ** 2).sum().backward()
-            optimizer.step()
-        weights.append([p.detach() for p in model.parameters()])
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("together", [True, False])
+def test_compiled_steps_are_the_same(together: bool) -> None:
+    plain, compiled = drawn(), drawn()
+    _turn(*plain, 0.8, True, together)
+    model = network()
+    optimizer = Muon(model, lr=0.1)
+    optimizer.compile()
+    optimizer._turn(*compiled, 0.8, True, together)
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_filters_of_one_shape_may_go_together() -> None:
+    alone, together = drawn(), drawn()
+    _turn(*alone, 0.8, True, False)
+    _turn(*together, 0.8, True, True)
+    torch.testing.assert_close(together, alone)
+
+
+def test_a_copy_takes_steps_too() -> None:
+    model = network()
+    optimizer = copy.deepcopy(Muon(model, lr=0.1))
+    (parameter, *_) = optimizer.param_groups[0]["params"]
+    before = parameter.detach().clone()
+    parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert not torch.equal(parameter, before)
 
 
 def test_it_goes_on_from_a_saved_state() -> None:
