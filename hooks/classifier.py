@@ -42,7 +42,7 @@ def classifier(results: Results) -> str:
     accuracy = PENDING if run is None else percent(run.metrics.accuracy)
     source = origin = ""
     if run is not None:
-        source = f"（[记录]({RECORDS}/{run.id}.json)）"
+        source = f"（[记录]({RECORDS}/{run.id}.json)），各个种子的均值见[实验结果](results.md)"
         origin = f"由配方 `{run.recipe.name}` 训练而成，种子 {run.seed}，"
     canvases = "".join(
         f'<figure><canvas width="32" height="32" role="img" aria-label="{label}"></canvas>'
