@@ -8,15 +8,27 @@
     document.querySelectorAll("nav.md-code__nav").forEach((buttons, index) => {
       buttons.setAttribute("aria-label", `第 ${index + 1} 段代码`);
     });
-    document.querySelectorAll(".md-typeset__scrollwrap, div.arithmatex").forEach((part) => {
-      const scrolls = part.scrollWidth > part.clientWidth;
+    const parts = [...document.querySelectorAll(".md-typeset__scrollwrap, div.arithmatex")];
+    // All widths before the first change, after which the page would be laid out anew.
+    const wide = parts.map((part) => part.scrollWidth > part.clientWidth);
+    parts.forEach((part, index) => {
+      if (wide[index] === part.hasAttribute("tabindex")) return;
       for (const [name, value] of Object.entries(SCROLLS)) {
-        scrolls ? part.setAttribute(name, value) : part.removeAttribute(name);
+        wide[index] ? part.setAttribute(name, value) : part.removeAttribute(name);
       }
     });
   };
-  mend();
-  document.addEventListener("toggle", mend, true); // what was folded has a width only now
-  addEventListener("resize", mend);
-  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
+  let waiting = false;
+  const soon = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      mend();
+    });
+  };
+  soon();
+  document.addEventListener("toggle", soon, true); // what was folded has a width only now
+  addEventListener("resize", soon);
+  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
 }
