@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.predict import WEIGHTS
 from cifar_resnet.record import checksum
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +55,7 @@ EVIDENCE = ("tests/test_evidence.py",)
 HOOKS = ("tests/test_hooks.py",)
 ANALYSIS = "tests/test_analysis.py"
 RUN = "results/runs/notes-cpu-*.json"
+SHIPPED = f"results/runs/{weights_record(WEIGHTS)}.json"
 STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
 
 MUTATIONS = (
@@ -268,7 +271,7 @@ MUTATIONS = (
     ),
     Mutation("no commit, signed", RUN, '"commit": "', '"commit": "no', sign=True),
     Mutation("another seed claimed and signed", RUN, '"seed": 0', '"seed": 7', sign=True),
-    Mutation("other weights", RUN, '"weights_sha256": "', '"weights_sha256": "0', sign=True),
+    Mutation("other weights", SHIPPED, '"weights_sha256": "', '"weights_sha256": "0', sign=True),
     Mutation(
         "an analysis edited",
         "results/analyses/gradients.json",
