@@ -169,7 +169,6 @@ def _fast() -> tuple[Arm, ...]:
             "optimizer": "sgd",
             "batch_size": 512,
             "learning_rate": 0.4,
-            "warmup_epochs": 1.0,
             "momentum": 0.9,
         },
         "batch-256": {"batch_size": 256, "learning_rate": 0.06},
