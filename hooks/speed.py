@@ -160,6 +160,8 @@ _ARMS = {
     "full-resolution": "全程 32×32",
     "random-flip": "随机翻转",
     "batch-256": "批大小 256",
+    "no-nesterov": "去掉 Nesterov",
+    "no-warm-up": "不预热",
     "fp32": "float32",
     "bf16": "bf16",
 }

@@ -119,7 +119,8 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "experiment", ["fast-cpu-parts", "fast-cpu-time", "fast-parts", "precision-cpu"]
+    "experiment",
+    ["fast-cpu-parts", "fast-cpu-time", "fast-parts", "fast-parts-cpu", "precision-cpu"],
 )
 def test_every_arm_that_is_shown_has_its_words(experiment: str) -> None:
     shown = expand(f'{{{{ parts("{experiment}") }}}}', NOTHING)
