@@ -22,6 +22,8 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
+import torch
+
 from cifar_resnet.checkpoint import load_checkpoint, sole_user
 from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
@@ -105,6 +107,7 @@ def run(
                 begun = _begun(together[0], out)  # and goes on as it began
                 told = [] if begun else _compiled_as_before(together[0], records)
                 told += _in_the_same_precision(together[0], published)
+                told += _own_cores(together[0], parallel)
                 running[together] = _start(together, out, told + options)
                 for job in together:
                     print(f"started   {job.folder}", flush=True)
@@ -218,6 +221,13 @@ def _in_the_same_precision(job: Job, published: Iterable[Record]) -> list[str]:
         if any(other.answered_by(record) for other in alike)
     }
     return ["--precision", *found] if len(found) == 1 else []
+
+
+def _own_cores(job: Job, parallel: int) -> list[str]:
+    """A share of the cores for each run beside others: threads in need of the same ones crawl."""
+    if job.device != "cpu" or parallel == 1:
+        return []
+    return ["--threads", str(max(1, torch.get_num_threads() // parallel))]
 
 
 def _set_aside_other_code(folder: Path) -> None:

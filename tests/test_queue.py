@@ -353,3 +353,13 @@ def test_a_run_whose_time_counts_has_the_machine_to_itself(
     four = [Job("test", QUICK, seed, timed=seed == 2) for seed in range(4)]
     assert run(four, tmp_path, options=[], parallel=2) == []
     assert beside == [0, 1, 0, 0]
+
+
+def test_runs_side_by_side_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, _ = pretend(monkeypatch, RECORD)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 16)
+    run([JOB], tmp_path / "alone", options=[])
+    run([JOB], tmp_path / "four", options=[], parallel=4)
+    run([JOB], tmp_path / "crowd", options=["--threads", "2"], parallel=99)
+    run([replace(JOB, device="cuda")], tmp_path / "gpu", options=[], parallel=4)
+    assert given == [[], ["--threads", "4"], ["--threads", "1", "--threads", "2"], []]
