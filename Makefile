@@ -89,7 +89,7 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 # install nothing: a cluster's own Python has the right torch, and often no network. The
 # benchmark is a piece of its own, since BUDGET counts for the runs alone.
 TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
-gpu-figures:       ## on a machine with a GPU: the benchmark; the next time recipe fast and its parts
+gpu-figures:       ## on a machine with a GPU: recipe fast and its parts; first the benchmark, where there is none
 	if ls results/bench/resnet18-nvidia-* $(OUT)/cuda/bench/resnet18-* 2>/dev/null | grep -q .; then \
 	  $(TRAIN) experiments run fast fast-short fast-parts \
 	    --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT); \

@@ -201,7 +201,7 @@ def single_blocks(analyses: Analyses) -> Shown:
         )
         panels.append(Panel(_network(record), chart))
         rows += [
-            [f"{_network(record)}，去掉{name}", percent(v)]
+            [f"{_network(record)}，去掉{'' if name.startswith('第') else ' '}{name}", percent(v)]
             for name, v in zip(_parts(record), cut, strict=True)
         ]
         words = (

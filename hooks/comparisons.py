@@ -100,28 +100,28 @@ CITED = {"resnet20": "8.75%", "resnet32": "7.51%", "resnet44": "7.17%", "resnet5
 
 
 def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
-    """Test accuracy of each arm; the table adds what the networks cost, if they differ."""
+    """Test accuracy of each arm; where the networks differ, the table adds what they cost."""
     rows, cells = [], []
-    costs = len({group[0].recipe.network for group in runs.values()}) > 1
+    networks_differ = len({group[0].recipe.network for group in runs.values()}) > 1
+    head = ["网络或配置", "测试准确率", "训练准确率", "次数"]
+    head += ["训练一张图的浮点运算", "张/秒（没有独占机器）"] if networks_differ else ["校准误差"]
     for label, group in runs.items():
         middle, deviation = spread(group, accuracy)
         rows.append((labels[label], middle, percent(middle)))
+        more = [percent(*spread(group, calibration_error))]
+        if networks_differ:
+            flops = _flops(group[0].recipe.network)
+            rate = median(run.images_per_second for run in group)
+            more = [f"{flops / 1e9:.2f} G", f"{rate:,.0f}"]
         cells.append(
             [
                 labels[label],
                 percent(middle, deviation),
                 percent(*spread(group, _train_accuracy)),
-                percent(*spread(group, calibration_error)),
                 str(len(group)),
+                *more,
             ]
         )
-        if costs:
-            cells[-1] += [
-                f"{_flops(group[0].recipe.network) / 1e9:.2f} G",
-                f"{median(run.images_per_second for run in group):,.0f}",
-            ]
-    head = ["网络或配置", "测试准确率", "训练准确率", "校准误差", "次数"]
-    head += ["训练一张图的运算", "张/秒（没有独占机器）"] if costs else []
     told = "，".join(f"{label} {written}" for label, _, written in rows)
     return figure(
         caption,

@@ -292,7 +292,7 @@ def compared(results: Results) -> str:
                 f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
                 f"`{_digest(run)[:7]}`",
                 device(hardware.device, hardware.name, hardware.threads),
-                hardware.precision,
+                precision(hardware.precision, hardware.compile, hardware.cuda_graphs),
                 run.software.torch,
                 duration(run.train_seconds),
                 _link(run, date(run.finished)) + results.mark([run.id]),
