@@ -8,6 +8,7 @@ _WHERE = {
     "get_cifar_resnet": "model",
     "load_pretrained": "predict",
     "classify": "predict",
+    "read_image": "predict",
     "get_recipe": "recipe",
     "Recipe": "recipe",
     "Augmentation": "augment",
@@ -15,14 +16,18 @@ _WHERE = {
     "Hardware": "hardware",
     "load": "data",
     "Dataset": "data",
+    "CLASSES": "data",
     "fit": "run",
+    "Run": "run",
     "read_record": "record",
+    "Record": "record",
     "InputError": "errors",
 }
 __all__ = [  # noqa: RUF022 - in the order above
     "get_cifar_resnet",
     "load_pretrained",
     "classify",
+    "read_image",
     "get_recipe",
     "Recipe",
     "Augmentation",
@@ -30,31 +35,34 @@ __all__ = [  # noqa: RUF022 - in the order above
     "Hardware",
     "load",
     "Dataset",
+    "CLASSES",
     "fit",
+    "Run",
     "read_record",
+    "Record",
     "InputError",
     "__version__",
 ]
 
 if TYPE_CHECKING:
     from cifar_resnet.augment import Augmentation
-    from cifar_resnet.data import Dataset, load
+    from cifar_resnet.data import CLASSES, Dataset, load
     from cifar_resnet.errors import InputError
     from cifar_resnet.hardware import Hardware, detect
     from cifar_resnet.model import get_cifar_resnet
-    from cifar_resnet.predict import classify, load_pretrained
+    from cifar_resnet.predict import classify, load_pretrained, read_image
     from cifar_resnet.recipe import Recipe, get_recipe
-    from cifar_resnet.record import read_record
-    from cifar_resnet.run import fit
+    from cifar_resnet.record import Record, read_record
+    from cifar_resnet.run import Run, fit
+else:  # a type checker would take any name for one of these
 
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used, so that importing the package is instant."""
+        if name not in _WHERE:
+            raise AttributeError(f"module 'cifar_resnet' has no attribute {name!r}")
+        from importlib import import_module
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing the package is instant."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'cifar_resnet' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"cifar_resnet.{_WHERE[name]}"), name)
+        return getattr(import_module(f"cifar_resnet.{_WHERE[name]}"), name)
 
 
 def __dir__() -> list[str]:

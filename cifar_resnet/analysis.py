@@ -301,10 +301,11 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         name: a key of ``ANALYSES``.
         data: its first evaluation images are used, 128 for gradients, else 2,000.
         run: folder of a finished run whose weights are measured; default: the shipped ones.
-            ``"gradients"`` measures fresh networks.
+            ``"gradients"`` measures fresh networks and takes none.
 
     Raises:
-        InputError: if the name is unknown, or the run's record or weights are not there.
+        InputError: if the name is unknown, takes no run, or the run's record or weights are
+            not there.
 
     Example:
         >>> from cifar_resnet.data import load
@@ -314,6 +315,8 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
     """
     if name not in ANALYSES:
         raise InputError(f"analysis {name!r} is unknown; choose one of: {', '.join(ANALYSES)}")
+    if name == "gradients" and run:
+        raise InputError("analysis 'gradients' measures fresh networks; leave out --run-folder")
     code = software()  # first: files may be edited while the rest goes on
     network, weights_record, digest = "", "", ""
     model: nn.Module = nn.Identity()

@@ -85,7 +85,8 @@ def _parser() -> _Parser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="the run's folder (default: runs/NAME); of several seeds, the folder of theirs",
+        help="the run's folder (default: runs/RECIPE-DATA-SPLIT-seedN); of several seeds, "
+        "the folder of theirs",
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.set_defaults(run=commands.train)
@@ -149,7 +150,7 @@ def _parser() -> _Parser:
     )
     run.add_argument("names", nargs="*", metavar="NAME", help="default: all for the device")
     run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
-    run.add_argument("--budget", default="inf", help="stop by then, such as 9m (default: never)")
+    run.add_argument("--budget", metavar="TIME", help="stop by then, such as 9m (default: never)")
     run.add_argument(
         "--again", action="store_true", help="repeat what is published, and compare with it"
     )
@@ -246,9 +247,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except OSError as error:
-        print(f"cifar-resnet: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        print(
+            f"cifar-resnet: {error.filename or 'system'}: {error.strerror or error}",
+            file=sys.stderr,
+        )
         return 2
     except RuntimeError as error:
         short = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)

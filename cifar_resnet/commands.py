@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ def train(args: argparse.Namespace) -> None:
     recipe = get_recipe(args.recipe, **changes)
 
     from cifar_resnet.data import load
-    from cifar_resnet.distributed import broadcast_object, join, local_device
+    from cifar_resnet.distributed import join, local_device, on_main
     from cifar_resnet.hardware import detect
     from cifar_resnet.run import finished_seeds, refuse_used_folder, refuse_wrong_plan
 
@@ -53,8 +54,7 @@ def train(args: argparse.Namespace) -> None:
         records: dict[int, Record] = {}
         if args.resume and len(folders) > 1:
             here = replace(hardware, processes=world.size)
-            done = finished_seeds(recipe, data, here, folders) if world.is_main else {}
-            records.update(broadcast_object(done, world))
+            records |= on_main(lambda: finished_seeds(recipe, data, here, folders), world)
         left = {seed: out for seed, out in folders.items() if seed not in records}
         for out in left.values():  # rather now than after hours of the seeds before it
             refuse_used_folder(out, resume=args.resume)
@@ -269,10 +269,10 @@ def experiments_run(args: argparse.Namespace) -> None:
     from cifar_resnet.hardware import find_device
     from cifar_resnet.queue import parse_budget, run
 
-    _needs_signals("experiments run")
+    _needs_posix("experiments run")
     if args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {args.jobs}")
-    budget = float("inf") if args.budget == "inf" else parse_budget(args.budget)
+    budget = math.inf if args.budget is None else parse_budget(args.budget)
     meant_for = {experiment.device for experiment in select(args.names)}
     if args.device is None and len(meant_for) == 1:
         (args.device,) = meant_for
@@ -285,16 +285,22 @@ def experiments_run(args: argparse.Namespace) -> None:
         options.append("--compile" if args.compile else "--no-compile")
     if args.cuda_graphs:
         options.append("--cuda-graphs")
-    published, done = finished([args.results / "runs"]), finished([args.out])
-    queue = missing(wanted, done + ([] if args.again else published))
+    published = finished([args.results / "runs"])
+
+    def done() -> "list[Record]":
+        """The runs here; to repeat what is published takes more than its own record."""
+        ids = {record.id for record in published} if args.again else set()
+        return [record for record in finished([args.out]) if record.id not in ids]
+
+    queue = missing(wanted, done() + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
     failed = run(
         queue,
         args.out,
         options=options,
-        here=[] if args.compile is not None else done,
-        published=[] if args.again else published,
+        here=[] if args.compile is not None else done(),
+        published=published,
         budget=budget,
         parallel=args.jobs,
     )
@@ -303,9 +309,8 @@ def experiments_run(args: argparse.Namespace) -> None:
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
     if args.again:
-        again = finished([args.out])
         for job in wanted:
-            new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
+            new, old = (_accuracy(filter(job.answered_by, found)) for found in (done(), published))
             print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
 
 
@@ -314,7 +319,7 @@ def _accuracy(records: "Iterable[Record]") -> str:
     return next((f"{record.metrics.accuracy:.2%}" for record in records), "")
 
 
-def _needs_signals(command: str) -> None:
+def _needs_posix(command: str) -> None:
     if os.name != "posix":
         raise InputError(f"{command} works on Linux and macOS alone")
 
@@ -329,12 +334,12 @@ def analyze(args: argparse.Namespace) -> None:
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
     path = args.out / f"{record.id}.json"
-    try:
-        kept = read_analysis(path).weights_record
-    except InputError:  # there is none, or a damaged one
-        kept = record.weights_record
-    if kept != record.weights_record:
-        raise InputError(f"{path} is the analysis of another run ({kept}); choose another --out")
+    kept = read_analysis(path) if path.exists() else record
+    if (kept.weights_record, kept.data) != (record.weights_record, record.data):
+        raise InputError(
+            f"{path} is the analysis of another run or other data ({kept.weights_record}, "
+            f"{kept.data.name} {kept.data.eval_split}); choose another --out"
+        )
     write_record(record, path)
     print(f"record {path}")
 
@@ -346,7 +351,7 @@ def bench(args: argparse.Namespace) -> None:
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
 
-    _needs_signals("bench")
+    _needs_posix("bench")
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--rounds and --steps must be at least 1")
     hardware = detect(

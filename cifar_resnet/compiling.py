@@ -119,6 +119,9 @@ def compile_ahead(
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     state = copy.deepcopy(optimizer.state_dict())
     first = {resolution(recipe, epoch): epoch for epoch in reversed(range(recipe.epochs))}
+    if hardware.compile:  # once for each size
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, len(first))
     times = 3 if hardware.cuda_graphs else 1  # graphs are warmed up, recorded, replayed
     for epoch in sorted(first.values()) * times:
         train_epoch(

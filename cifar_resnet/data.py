@@ -142,7 +142,7 @@ def _cifar10(
         _download(root)
     try:
         sets = CIFAR10(root, train=True, download=False), Checked(root, train=False)
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         raise InputError(
             f"CIFAR-10 in {root / FOLDER} is damaged (its MD5s are not the published ones); "
             "delete that folder and get the data set again"

@@ -8,16 +8,18 @@ normalisation uses each process's own share; its running statistics are those of
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from cifar_resnet.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,32 @@ def broadcast_object(value: Any, world: World) -> Any:
     box = [value]
     dist.broadcast_object_list(box, 0)
     return box[0]
+
+
+def on_main(work: Callable[[], T], world: World) -> T:
+    """What process 0 finds out, on every process.
+
+    Args:
+        work: called on process 0 alone; what it returns must be something to pickle.
+        world: the processes.
+
+    Raises:
+        InputError: on every process, if ``work`` raises it.
+
+    Example:
+        >>> on_main(lambda: 3, World())
+        3
+    """
+    found: T | InputError | None = None
+    if world.is_main:
+        try:
+            found = work()
+        except InputError as error:
+            found = error
+    told: T | InputError = broadcast_object(found, world)
+    if isinstance(told, InputError):
+        raise told
+    return told
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Job:
     device: str = "cpu"
     timed: bool = False
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """What it trains."""
         return get_recipe(self.arm.recipe, **self.arm.changes)

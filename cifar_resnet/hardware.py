@@ -18,6 +18,7 @@ PRECISIONS = ("bf16", "fp32")
 
 # Numbers of malloc's settings in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LOOK = 0.2  # seconds, for which cores are watched
 
 
 @dataclass(frozen=True)
@@ -179,15 +180,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def free_cores(seconds: float = 0.2) -> int:
+def free_cores() -> int:
     """Cores of this process's share of the machine that nothing else keeps busy, at least 1.
 
     Threads wait for each other many times a step, so that a single one on a busy core holds
     up all the rest: one thread alone is faster then. Where the system does not tell, all
     cores count as free.
-
-    Args:
-        seconds: how long to look.
 
     Example:
         >>> free_cores() >= 1
@@ -197,12 +195,12 @@ def free_cores(seconds: float = 0.2) -> int:
         return os.cpu_count() or 1
     mine = os.sched_getaffinity(0)
     before = _idle_seconds()
-    time.sleep(seconds)
+    time.sleep(_LOOK)
     after = _idle_seconds()
     idle = [after[core] - before[core] for core in mine if core in after]
     if not idle:  # a container's own idea of which cores there are
         return len(mine)
-    return max(1, sum(share > seconds / 2 for share in idle))
+    return max(1, sum(share > _LOOK / 2 for share in idle))
 
 
 def _idle_seconds() -> dict[int, float]:

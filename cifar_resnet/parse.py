@@ -1,6 +1,6 @@
 """Typed dataclasses out of JSON, with messages that name the wrong field."""
 
-import math
+import sys
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -62,6 +62,6 @@ def parse(kind: Any, value: Any, where: str = "") -> Any:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{here} must be {kind.__name__}, not {value!r}")
-    if kind is float and not math.isfinite(value):
+    if kind is float and not abs(value) <= sys.float_info.max:
         raise InputError(f"{here} must be a finite number, not {value!r}")
     return value

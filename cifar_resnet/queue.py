@@ -97,6 +97,7 @@ def run(
     waiting, records = list(queue), list(here)
     running: dict[tuple[Job, ...], subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
+    ended_well = False
     try:
         while (waiting and time.monotonic() < deadline) or running:
             while waiting and len(running) < parallel and time.monotonic() < deadline:
@@ -117,15 +118,16 @@ def run(
                     continue
                 del running[together]
                 done = _ended_well(together, process.returncode, out)
+                ended_well = ended_well or bool(done)
                 for job in done:
                     print(f"finished  {job.folder}")
                     records.append(read_record(out / job.folder / "record.json"))
                 lost = [job for job in together if job not in done]
                 if lost:
-                    print(f"failed    {lost[0].folder}")
                     failed.append(_folder(together, out) / "log.txt")
+                    print(f"failed    {lost[0].folder}: {_last_line(failed[-1])}")
                     waiting[:0] = lost[1:]
-                    if len(failed) == _HOPELESS and not records and waiting:
+                    if len(failed) == _HOPELESS and not ended_well and waiting:
                         print(f"{len(waiting)} more are not tried: all have failed so far")
                         waiting.clear()
             if time.monotonic() >= deadline:
@@ -194,6 +196,11 @@ def _folder(together: tuple[Job, ...], out: Path) -> Path:
     return own.parent if len(together) > 1 else own
 
 
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"
+
+
 def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
     """How a run alike was compiled, as words for ``cifar-resnet train``."""
 
@@ -235,18 +242,29 @@ def _set_aside_other_code(folder: Path) -> None:
 
     What is damaged or still being trained stays where it is; training will say so.
     """
-    checkpoint = folder / "checkpoint.pt"
-    if not checkpoint.exists():
+    if not folder.exists():
         return
     with suppress(InputError), sole_user(folder):
-        state, here = load_checkpoint(checkpoint), software()
-        began, where = state.get("source_sha256"), str(state.get("where"))
-        if began != here.source_sha256 or not where.endswith(f"torch {here.torch}"):
+        began, here = _begun_by(folder), software()
+        if began not in (None, (here.source_sha256, here.torch)):
             places = (
-                folder.with_name(f"{folder.name}.other-code-{str(began)[:8]}{f'-{i}' * (i > 1)}")
+                folder.with_name(f"{folder.name}.other-code-{began[0][:8]}{f'-{i}' * (i > 1)}")
                 for i in count(1)
             )
             folder.rename(next(place for place in places if not place.exists()))
+
+
+def _begun_by(folder: Path) -> tuple[str, str] | None:
+    """Checksum of the code, and version of torch; None if the folder holds no run."""
+    checkpoint, record = folder / "checkpoint.pt", folder / "record.json"
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint)
+        torch_version = str(state.get("where")).rpartition("torch ")[2]
+        return str(state.get("source_sha256")), torch_version
+    if record.exists():  # whose checkpoint was deleted
+        ran = read_record(record).software
+        return ran.source_sha256, ran.torch
+    return None
 
 
 def _start(together: tuple[Job, ...], out: Path, options: list[str]) -> "subprocess.Popen[bytes]":

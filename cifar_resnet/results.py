@@ -27,6 +27,7 @@ from cifar_resnet.checkpoint import sha256, weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
 from cifar_resnet.fingerprint import differences, fingerprint
+from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
 from cifar_resnet.record import Record, Software, read_record, write_record
 
@@ -258,6 +259,7 @@ def _bench(path: Path) -> Iterator[str]:
         yield (
             f"what measured has changed since ({', '.join(changed)}); repeat it: "
             f"cifar-resnet bench --network {record.network} --batch-size {record.batch_size}"
+            f"{_where(record.hardware)}"
         )
 
 
@@ -274,9 +276,10 @@ def _analysis(path: Path, runs: dict[str, Record]) -> Iterator[str]:
     if run and (run.weights_sha256, run.recipe.network) != (record.weights_sha256, record.network):
         yield f"its weights or its network are not those of run {run.id}"
     if not behaves_as_before(record):
+        weights = " --run-folder FOLDER_OF_THE_RUN" if record.network else ""
         yield (
             "the code now measures otherwise; repeat it: "
-            f"cifar-resnet analyze {record.analysis} --run-folder FOLDER_OF_THE_RUN"
+            f"cifar-resnet analyze {record.analysis}{weights}"
         )
 
 
@@ -297,7 +300,15 @@ def _problems(
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     again += " --val" if split == "val" else ""
     again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
+    again += _where(record.hardware)
     yield from (f"{problem}; {again}" for problem in outdated(record, current))
+
+
+def _where(used: Hardware) -> str:
+    """Options with which a command runs on such hardware again."""
+    kind = used.device.partition(":")[0]
+    threads = f" --threads {used.threads}" if kind == "cpu" else ""
+    return f" --device {kind}{threads} --precision {used.precision}"
 
 
 def outdated(

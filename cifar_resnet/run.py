@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -30,13 +30,14 @@ from cifar_resnet.distributed import (
     broadcast_buffers,
     broadcast_object,
     data_parallel,
+    on_main,
     shard,
 )
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
-from cifar_resnet.networks import build, check_name
+from cifar_resnet.networks import NETWORKS, build, check_name
 from cifar_resnet.recipe import Recipe, changes, resolution
 from cifar_resnet.record import (
     SCHEMA,
@@ -115,7 +116,8 @@ def fit(
     out = Path(out)
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
-    with sole_user(out) if world.is_main else nullcontext():
+    with ExitStack() as stack:
+        on_main(lambda: stack.enter_context(sole_user(out)), world)
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 
@@ -184,7 +186,10 @@ def _running_code() -> Software:
     return software()
 
 
-_fingerprint = cache(fingerprint)  # once for all the seeds of a recipe
+@cache
+def _fingerprint(recipe: Recipe, build: object) -> dict[str, Any]:
+    """Once for all the seeds of a recipe, for as long as its network's name means the same."""
+    return fingerprint(recipe)
 
 
 def _where(hardware: Hardware, code: Software) -> str:
@@ -296,7 +301,7 @@ def _fit(
         "source_sha256": code.source_sha256,
         "where": _where(replace(hardware, processes=world.size), code),
     }
-    state = broadcast_object(_resumable(checkpoint, same) if world.is_main else None, world)
+    state = on_main(lambda: _resumable(checkpoint, same), world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
 
     torch.manual_seed(seed)
@@ -420,7 +425,7 @@ def _fit(
             history=tuple(history),
             metrics=measure(logits, data.eval_labels),
             flip_averaged_accuracy=measure(logits + mirrored, data.eval_labels).accuracy,
-            fingerprint=_fingerprint(recipe),
+            fingerprint=_fingerprint(recipe, NETWORKS[recipe.network]),
             weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
         )
         write_record(record, out / "record.json")

@@ -128,7 +128,7 @@ def train_epoch(
         precision: ``"bf16"`` runs forward and loss under autocast.
         display: told of each step.
         world: the processes that share each batch; their gradients must be averaged by
-            the model (`cifar_resnet.distributed.wrap`).
+            the model (`cifar_resnet.distributed.data_parallel`).
 
     Returns:
         Mean loss (nats, with label smoothing) and accuracy over the epoch's images.

@@ -193,11 +193,25 @@ def test_interrupt_says_how_to_go_on(
     assert "add --resume to go on" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = f"{sys.executable} -m cifar_resnet experiments status | head -n 1"
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = f"{sys.executable} -m cifar_resnet experiments status | head -n 1; exit $PIPESTATUS"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+    assert done.returncode == 1, "what it was asked for may be undone"
+
+
+def test_an_error_of_the_system_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("libcudart.so: cannot open shared object file")
+
+    monkeypatch.setattr(cli.commands, "recipes", fail)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err == (
+        "cifar-resnet: system: libcudart.so: cannot open shared object file\n"
+    )
 
 
 def test_too_little_memory_is_one_line(
@@ -237,7 +251,21 @@ def test_the_analysis_of_another_run_is_not_written_over(
     words = ["analyze", "gradients", "--data", "synthetic", "--out", str(tmp_path)]
     assert cli.main(words) == 2
     assert "is the analysis of another run" in capsys.readouterr().err
-    assert read_analysis(tmp_path / "gradients.json").weights_record == ""
+    other = replace(made, data=replace(made.data, eval_split="val"))
+    monkeypatch.setattr(analysis, "analyze", lambda *_: other)
+    assert cli.main(words) == 2
+    assert "or other data (, synthetic test)" in capsys.readouterr().err
+    assert read_analysis(tmp_path / "gradients.json").data == made.data
+    (tmp_path / "gradients.json").write_text("notes of mine")
+    assert cli.main(words) == 2
+    assert "is not JSON" in capsys.readouterr().err
+    assert (tmp_path / "gradients.json").read_text() == "notes of mine"
+
+
+def test_fresh_networks_need_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["analyze", "gradients", "--data", "synthetic", "--run-folder", "nowhere"]
+    assert cli.main(words) == 2
+    assert "leave out --run-folder" in capsys.readouterr().err
 
 
 def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:

@@ -131,6 +131,22 @@ def test_the_environment_variable_counts(tmp_path: Path, monkeypatch: pytest.Mon
         data.load()
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "good.tar.gz"
+    good.write_bytes(published)
+    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
+    data.load()
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied", "data_batch_1")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", refuse)
+    with pytest.raises(PermissionError, match="data_batch_1"):
+        data.load()
+
+
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
 def test_a_damaged_file_is_noticed(
     published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -121,6 +121,15 @@ def test_a_job_whose_process_dies_ends_and_resumes(tmp_path: Path) -> None:
     assert int(first.split()[1].split("/")[0]) > 1
 
 
+def test_what_the_first_process_refuses_all_refuse(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_text("no checkpoint")
+    command = [*TORCHRUN, *TRAIN, "--epochs", "1", "--out", str(tmp_path), "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.count("checkpoint.pt cannot be read: it is damaged or foreign\n") == 2
+    assert "Connection closed by peer" not in done.stderr
+
+
 def test_a_batch_that_cannot_be_shared_is_named(tmp_path: Path, monkeypatch) -> None:
     from cifar_resnet.hardware import Hardware
     from cifar_resnet.recipe import get_recipe

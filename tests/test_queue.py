@@ -138,7 +138,10 @@ def test_where_all_fail_the_rest_is_not_tried(
 ) -> None:
     bad = [Job("test", Arm("bad", "smoke", {"network": "vgg"}), seed) for seed in range(5)]
     assert len(run(bad, tmp_path, options=OPTIONS)) == 3
-    assert "2 more are not tried" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 more are not tried" in printed
+    assert "failed    test/bad/seed0: cifar-resnet: network 'vgg' is unknown" in printed
+    assert len(run(bad, tmp_path / "other", options=OPTIONS, here=[RECORD])) == 3
     assert len(run([JOB, *bad], tmp_path, options=OPTIONS)) == 5
 
 
@@ -157,6 +160,15 @@ def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
         begin(folder, **change)
         queue._set_aside_other_code(folder)
         assert folder.exists() == goes_on
+
+
+def test_a_finished_run_of_other_code_is_set_aside_without_its_checkpoint(tmp_path: Path) -> None:
+    folder, here = tmp_path / "run", queue.software()
+    for torch_version, stays in ((here.torch, True), ("0.4.1", False)):
+        made = replace(RECORD, software=replace(here, torch=torch_version))
+        write_record(made, folder / "record.json")
+        queue._set_aside_other_code(folder)
+        assert folder.exists() == stays
 
 
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
@@ -242,12 +254,32 @@ def test_a_published_experiment_can_be_repeated_and_compared(
 
     def rerun(jobs: list[Job], out: Path, **_: object) -> list[Path]:
         (job,) = jobs
-        write_record(invented(job.recipe, job.seed, 0.25), out / job.folder / "record.json")
+        made = replace(invented(job.recipe, job.seed, 0.25), id="again")
+        write_record(made, out / job.folder / "record.json")
         return []
 
     monkeypatch.setattr(queue, "run", rerun)
     assert main("run", "--again", "--device", "cpu") == 0
     assert "25.00%, published 50.00%" in capsys.readouterr().out
+
+
+def test_what_is_published_is_no_repetition_of_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only: Callable[..., None],
+    main: Callable[..., int],
+) -> None:
+    only(0)
+    for folder in ("runs", "out"):
+        write_record(RECORD, tmp_path / folder / "one.json")
+    asked: list[Any] = []
+    monkeypatch.setattr(queue, "run", lambda jobs, *_, **given: asked.append((jobs, given)) or [])
+    assert main("run", "--again", "--device", "cpu") == 0
+    ((jobs, given),) = asked
+    assert [job.folder for job in jobs] == [JOB.folder]
+    assert [record.id for record in given["published"]] == [RECORD.id]
+    assert "not finished, published 50.00%" in capsys.readouterr().out
 
 
 def test_what_two_precisions_gave_is_compared_with_its_own_kind(
@@ -261,8 +293,8 @@ def test_what_two_precisions_gave_is_compared_with_its_own_kind(
     monkeypatch.setattr(queue, "run", lambda *_, **__: [])
     for kind, accuracy in (("bf16", 0.25), ("fp32", 0.75)):
         made = on(invented(JOB.recipe, 0, accuracy), precision=kind)
-        for folder in ("runs", "out"):
-            write_record(made, tmp_path / folder / f"{kind}.json")
+        write_record(made, tmp_path / "runs" / f"{kind}.json")
+        write_record(replace(made, id="again"), tmp_path / "out" / f"{kind}.json")
     (tmp_path / "out" / "fp32.json").unlink()
     assert main("run", "--again", "--device", "cpu") == 0
     printed = capsys.readouterr().out
@@ -329,7 +361,7 @@ def test_seeds_on_a_gpu_share_a_process(
     ]
     assert failed == [tmp_path / "test" / "quick" / "log.txt"]
     printed = capsys.readouterr().out
-    assert "finished  test/quick/seed1\nfailed    test/quick/seed0\n" in printed
+    assert "finished  test/quick/seed1\nfailed    test/quick/seed0: " in printed
 
     odd = tmp_path / "odd" / timed[2].folder
     odd.mkdir(parents=True)

@@ -85,6 +85,7 @@ def test_what_is_written_is_read(record: Record, tmp_path: Path) -> None:
         (["software"], "git", "software.* must be an object"),
         (["finished"], "yesterday", "finished must be an ISO 8601 time"),
         (["train_seconds"], float("nan"), "train_seconds must be a finite number"),
+        (["train_seconds"], 10**400, "train_seconds must be a finite number"),
         (["schema"], 99, "schema must be 1, not 99"),
     ],
 )

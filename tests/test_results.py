@@ -331,7 +331,8 @@ def test_a_changed_default_is_noticed(
     monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
     found = problems(tmp_path, run / "weights.safetensors")
     assert "the recipe has changed since (momentum)" in found
-    assert "re-run it: cifar-resnet train smoke --seed 0" in found
+    assert "re-run it: cifar-resnet train smoke --seed 0 --set" in found
+    assert "--device cpu --threads 1 --precision fp32" in found
 
 
 def test_a_recipe_may_move_away_from_what_it_was_chosen_by(

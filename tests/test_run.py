@@ -20,7 +20,7 @@ from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import NETWORKS, build
-from cifar_resnet.recipe import Recipe, get_recipe, learning_rate
+from cifar_resnet.recipe import Recipe, get_recipe, learning_rate, resolution
 from cifar_resnet.record import Epoch, read_record
 from cifar_resnet.run import fit
 from cifar_resnet.train import make_optimizer
@@ -169,6 +169,36 @@ def test_code_is_compiled_where_that_is_measured_to_be_faster(
     record = fit(longer, synthetic, undecided, out=tmp_path, resume=True).record
     assert record.hardware.compile is compiled
     assert measured == ["once"], "a resumed run goes on as it began"
+
+
+def test_every_size_of_image_is_compiled(cpu: Hardware) -> None:
+    """Even where they are more than torch compiles by itself."""
+    recipe = Recipe(
+        "growing",
+        epochs=4,
+        batch_size=2,
+        low_resolution=8,
+        low_resolution_share=0.9,
+        low_resolution_stages=4,
+    )
+    assert len({resolution(recipe, epoch) for epoch in range(4)}) > 2
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+    forward = torch.compile(model, backend="eager", dynamic=False)
+    optimizer = make_optimizer(model, recipe)
+    limits = {"recompile_limit": 2, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits):
+        compile_ahead(forward, model, optimizer, recipe, replace(cpu, compile=True))
+
+
+def test_a_network_that_was_redefined_has_another_fingerprint(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("resnet20", "plain20"):
+        monkeypatch.setitem(NETWORKS, "mine", NETWORKS[name])
+        mine = replace(RECIPE, network="mine")
+        found.append(fit(mine, synthetic, cpu, out=tmp_path / name).record.fingerprint)
+    assert found[0] != found[1]
 
 
 def test_for_a_few_epochs_nothing_is_compiled_nor_measured(
