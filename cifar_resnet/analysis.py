@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from cifar_resnet.augment import normalize
-from cifar_resnet.checkpoint import load_weights, sha256
+from cifar_resnet.checkpoint import load_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.depth import Block, get_depth_resnet
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import evaluate
+from cifar_resnet.files import sha256
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS
-from cifar_resnet.record import DataInfo, Software, read, read_record, software
+from cifar_resnet.record import DataInfo, read, read_record
+from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
 
 SCHEMA = 1

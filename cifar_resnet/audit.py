@@ -1,17 +1,13 @@
-"""Does a record agree with itself, and with the commit that it names?"""
+"""Does a record agree with itself, and with what was published before it?"""
 
 import ast
-import hashlib
-import io
 import json
 import math
-import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from statistics import median
 
 from cifar_resnet.bench import BenchRecord, training_flops, utilization
@@ -19,7 +15,8 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import CALIBRATION_BINS
 from cifar_resnet.parse import parse
 from cifar_resnet.recipe import learning_rate
-from cifar_resnet.record import Record, Software, git
+from cifar_resnet.record import Record
+from cifar_resnet.software import git
 
 # Training and evaluation images of CIFAR-10, by the split that is evaluated on.
 _IMAGES = {"test": (50_000, 10_000), "val": (45_000, 5_000)}
@@ -181,58 +178,6 @@ def _near(a: float, b: float, tolerance: float = 1e-5) -> bool:
     return math.isfinite(a) and abs(a - b) <= tolerance
 
 
-def commit_objection(said: Software) -> str | None:
-    """Why git does not confirm which code ran; None if it does, or has no history here.
-
-    Args:
-        said: of any record.
-    """
-    if not re.fullmatch(r"[0-9a-f]{40}", said.commit or ""):
-        return f"its commit is {said.commit!r}, not the name of one"
-    if not _has_history():
-        return None
-    committed = source_at(said.commit)
-    if committed is None:
-        return f"its commit {said.commit} is unknown"
-    if committed != said.source_sha256:
-        return f"its commit {said.commit} holds other code than ran (source_sha256)"
-    return None
-
-
-@cache
-def source_at(commit: str) -> str | None:
-    """`Software.source_sha256` of a commit; None if there is no such commit.
-
-    Args:
-        commit: any name that git knows.
-    """
-    packed = git("archive", "--format=tar", commit, "cifar_resnet")
-    if packed is None:
-        return None
-    digest = hashlib.sha256()
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        for member in sorted(tar.getmembers(), key=lambda member: member.name):
-            path, file = PurePosixPath(member.name), tar.extractfile(member)
-            if file and len(path.parts) == 2 and path.suffix == ".py":
-                digest.update(path.name.encode() + b"\0" + file.read() + b"\0")
-    return digest.hexdigest()
-
-
-@cache
-def commit_of(source_sha256: str) -> str | None:
-    """The last commit that changed the package into what ran; None if none of the last ones did.
-
-    Args:
-        source_sha256: of the code that ran (`Software.source_sha256`).
-
-    >>> commit_of("0" * 64) is None
-    True
-    """
-    last = git("log", "-n", "30", "--format=%H", "--", "cifar_resnet/*.py") or b""
-    commits = last.decode().split()
-    return next((commit for commit in commits if source_at(commit) == source_sha256), None)
-
-
 @cache
 def withdrawn() -> tuple[Record, ...]:
     """Runs on the test images that were published once: git's history holds them, no folder does.
@@ -249,9 +194,3 @@ def withdrawn() -> tuple[Record, ...]:
         with suppress(InputError, ValueError):  # of fields that are no more
             found.append(parse(Record, json.loads(git("show", f"{commit}^:{word}") or b"")))
     return tuple(found)
-
-
-@cache
-def _has_history() -> bool:
-    shallow = git("rev-parse", "--is-shallow-repository")
-    return shallow is not None and shallow.strip() == b"false"

@@ -31,7 +31,8 @@ from cifar_resnet.compiling import fastest, seconds, training_steps
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
-from cifar_resnet.record import Software, read, software
+from cifar_resnet.record import read
+from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import batches_together
 

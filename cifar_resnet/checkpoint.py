@@ -1,9 +1,5 @@
 """Files that hold a model: checkpoints to resume from, weights to share. No pickle code runs."""
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +9,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cifar_resnet.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one.
-
-    Args:
-        path: the target; its folder is made if need be.
-        write: called with the temporary path.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "new" / "file.txt"
-        >>> write_atomically(target, lambda path: print(path.write_text("done")))
-        4
-        >>> target.read_text()
-        'done'
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)  # a full disk needs its room
-        raise
-
-
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine from training in a folder; where the system can.
-
-    Args:
-        folder: it must exist.
-
-    Raises:
-        InputError: if another process is at it.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with sole_user(folder):
-        ...     with sole_user(folder):
-        ...         pass
-        ... # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        cifar_resnet.errors.InputError: another process trains in ...; wait for it, or choose ...
-    """
-    if fcntl is None:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process trains in {folder}; wait for it, or choose another --out"
-            ) from error
-        except OSError:  # some network file systems know no locks
-            pass
-        yield
+from cifar_resnet.files import sha256, write_atomically
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -210,16 +142,3 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
             f"weights {path} belong to another model: names or shapes differ"
         ) from error
     return record_id
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "empty"
-    >>> path.touch()
-    >>> sha256(path)[:8]
-    'e3b0c442'
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

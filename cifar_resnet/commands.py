@@ -37,7 +37,8 @@ def train(args: argparse.Namespace) -> None:
     from cifar_resnet.data import load
     from cifar_resnet.distributed import join, local_device, on_main
     from cifar_resnet.hardware import detect
-    from cifar_resnet.run import finished_seeds, refuse_used_folder, refuse_wrong_plan
+    from cifar_resnet.resume import finished_seeds, refuse_used_folder
+    from cifar_resnet.run import refuse_wrong_plan
 
     for seed in args.seed:
         refuse_wrong_plan(recipe, seed)

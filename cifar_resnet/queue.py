@@ -24,13 +24,15 @@ from pathlib import Path
 
 import torch
 
-from cifar_resnet.checkpoint import load_checkpoint, sole_user
+from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import Job, siblings
+from cifar_resnet.files import sole_user
 from cifar_resnet.recipe import Recipe
-from cifar_resnet.record import Record, read_record, software
-from cifar_resnet.run import refuse_used_folder
+from cifar_resnet.record import Record, read_record
+from cifar_resnet.resume import refuse_used_folder
+from cifar_resnet.software import software
 
 _HOPELESS = 3  # processes that fail while no run ends well: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch

@@ -2,21 +2,18 @@
 
 import hashlib
 import json
-import platform
-import subprocess
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cifar_resnet.checkpoint import write_atomically
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics
+from cifar_resnet.files import write_atomically
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe
+from cifar_resnet.software import Software
 
 SCHEMA = 1
 
@@ -54,24 +51,6 @@ class DataInfo:
     train_images: int
     eval_split: str
     eval_images: int
-
-
-@dataclass(frozen=True)
-class Software:
-    """What ran: the commit of this project, whether its tree was clean, and versions.
-
-    ``source_sha256`` covers every module of the package, so that it identifies the code
-    even where there is no git; `cifar_resnet.results.add` then finds the commit that holds it.
-    """
-
-    commit: str | None
-    clean: bool | None
-    source_sha256: str
-    python: str
-    torch: str
-    torchvision: str
-    cuda: str | None
-    platform: str
 
 
 @dataclass(frozen=True)
@@ -124,47 +103,6 @@ class Record:
     flip_averaged_accuracy: float | None = None
     compile_seconds: float | None = None
     checksum: str = ""
-
-
-def software() -> Software:
-    """Describe the running code and libraries.
-
-    >>> len(software().source_sha256)
-    64
-    """
-    import torchvision
-
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    commit = git("rev-parse", "HEAD")
-    return Software(
-        commit=None if commit is None else commit.decode().strip(),
-        clean=None if commit is None else git("status", "--porcelain", "-uno") == b"",
-        source_sha256=digest.hexdigest(),
-        python=platform.python_version(),
-        torch=str(torch.__version__),
-        torchvision=torchvision.__version__,
-        cuda=torch.version.cuda if torch.cuda.is_available() else None,
-        platform=f"{platform.system()} {platform.machine()}",
-    )
-
-
-def git(*arguments: str) -> bytes | None:
-    """Output of git in this project's own checkout; None where there is none, or if it fails.
-
-    Args:
-        arguments: of git, such as ``"status"``.
-    """
-    top = Path(__file__).parent.parent
-    if not (top / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", *arguments], cwd=top, capture_output=True)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def checksum(content: dict[str, Any]) -> str:

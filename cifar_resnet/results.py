@@ -16,20 +16,20 @@ from typing import Any
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
 from cifar_resnet.audit import (
     bench_contradictions,
-    commit_objection,
-    commit_of,
     contradictions,
     measured_otherwise,
     withdrawn,
 )
 from cifar_resnet.bench import BenchRecord, read_bench
-from cifar_resnet.checkpoint import sha256, weights_record
+from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
+from cifar_resnet.files import sha256
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
-from cifar_resnet.record import Record, Software, read_record, write_record
+from cifar_resnet.record import Record, read_record, write_record
+from cifar_resnet.software import Software, commit_objection, commit_of
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 ANALYSES = "analyses"

@@ -7,7 +7,6 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_resnet.checkpoint import load_checkpoint, save_checkpoint, save_weights, sole_user
+from cifar_resnet.checkpoint import save_checkpoint, save_weights
 from cifar_resnet.compiling import WORTH_COMPILING, compile_ahead, compiled, fastest
 from cifar_resnet.data import Dataset
 from cifar_resnet.display import Display, Silent
@@ -35,20 +34,13 @@ from cifar_resnet.distributed import (
 )
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
+from cifar_resnet.files import sole_user
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import NETWORKS, build, check_name
 from cifar_resnet.recipe import Recipe, changes, resolution
-from cifar_resnet.record import (
-    SCHEMA,
-    DataInfo,
-    Epoch,
-    Record,
-    Software,
-    read_record,
-    software,
-    write_record,
-)
+from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, write_record
+from cifar_resnet.resume import refuse_used_folder, resumable, running_code, where
 from cifar_resnet.train import make_optimizer, train_epoch
 
 # Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
@@ -154,89 +146,10 @@ def _refuse_wrong_input(
     refuse_used_folder(out, resume=resume)
 
 
-def refuse_used_folder(out: Path, *, resume: bool) -> None:
-    """Refuse a folder whose files a new run would write over.
-
-    Args:
-        out: the folder, which need not exist.
-        resume: whether to go on with what was begun there.
-
-    Raises:
-        InputError: if it holds a finished run; an unfinished one that is not to be gone on
-            with; or weights alone.
-
-    Example:
-        >>> refuse_used_folder(Path("nowhere"), resume=False)
-    """
-    if (out / "record.json").exists():
-        raise InputError(
-            f"{out} holds a finished run; choose another --out "
-            "(of several seeds, --resume keeps those that are finished)"
-        )
-    begun = (out / "checkpoint.pt").exists()
-    if begun and not resume:
-        raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
-    if (out / "weights.safetensors").exists() and not begun:
-        raise InputError(f"{out} holds weights without their record; choose another --out")
-
-
-@cache
-def _running_code() -> Software:
-    """Once a process: later runs of it may find other files than those it imported."""
-    return software()
-
-
 @cache
 def _fingerprint(recipe: Recipe, build: object) -> dict[str, Any]:
     """Once for all the seeds of a recipe, for as long as its network's name means the same."""
     return fingerprint(recipe)
-
-
-def _where(hardware: Hardware, code: Software) -> str:
-    """What must not change from one part of a run to the next, nor from seed to seed."""
-    return f"{hardware.processes} x {hardware.name}, {hardware.precision}, torch {code.torch}"
-
-
-def finished_seeds(
-    recipe: Recipe, data: Dataset, hardware: Hardware, folders: Mapping[int, Path]
-) -> dict[int, Record]:
-    """The records of those of several seeds that need no training any more.
-
-    Args:
-        recipe: what all of them are of.
-        data: what all of them are trained on.
-        hardware: where, with the number of processes.
-        folders: by seed; they need not exist.
-
-    Raises:
-        InputError: if a record is damaged, or of another configuration, machine, version of
-            torch, or code.
-
-    Example:
-        >>> from cifar_resnet.data import load
-        >>> from cifar_resnet.hardware import detect
-        >>> here, folders = detect("cpu", threads=1, compile=False), {0: Path("nowhere")}
-        >>> finished_seeds(Recipe(name="example"), load("synthetic"), here, folders)
-        {}
-    """
-    code = _running_code()
-    records = {}
-    for seed, folder in folders.items():
-        path = folder / "record.json"
-        if not path.exists():
-            continue
-        records[seed] = record = read_record(path)
-        made = (record.recipe, record.seed, record.data.name, record.data.eval_split)
-        if made != (recipe, seed, data.name, data.split):
-            raise InputError(f"{path} is of another configuration; choose another --out")
-        ran = record.software
-        there, here = _where(record.hardware, ran), _where(hardware, code)
-        if (there, ran.source_sha256) != (here, code.source_sha256):
-            raise InputError(
-                f"{path} was made by other code or elsewhere ({there}, not {here}); "
-                "choose another --out"
-            )
-    return records
 
 
 def _decide_on_compiling(
@@ -264,26 +177,6 @@ def _decide_on_compiling(
     return replace(hardware, compile=best.compile, cuda_graphs=best.cuda_graphs)
 
 
-def _resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to go on from, if there is any; it must be of this very run."""
-    if not checkpoint.exists():
-        return None
-    state = load_checkpoint(checkpoint)
-    if state.get("identity") != expected["identity"]:
-        raise InputError(f"{checkpoint} is of another configuration; choose another --out")
-    if state["source_sha256"] != expected["source_sha256"]:
-        raise InputError(
-            f"{checkpoint} was written by other code than this; go back to that code "
-            "or start anew with another --out"
-        )
-    if state["where"] != expected["where"]:
-        raise InputError(
-            f"{checkpoint} was trained on {state['where']}, not {expected['where']}, and a record "
-            "names one; go on there or start anew with another --out"
-        )
-    return state
-
-
 def _fit(
     recipe: Recipe,
     data: Dataset,
@@ -293,15 +186,15 @@ def _fit(
     display: Display,
     world: World,
 ) -> Run:
-    code = _running_code()
+    code = running_code()
     checkpoint = out / "checkpoint.pt"
     identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
     same = {
         "identity": identity,
         "source_sha256": code.source_sha256,
-        "where": _where(replace(hardware, processes=world.size), code),
+        "where": where(replace(hardware, processes=world.size), code),
     }
-    state = on_main(lambda: _resumable(checkpoint, same), world)
+    state = on_main(lambda: resumable(checkpoint, same), world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
 
     torch.manual_seed(seed)

@@ -19,8 +19,9 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, jobs
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
-from cifar_resnet.record import Record, read_record, software
+from cifar_resnet.record import Record, read_record
 from cifar_resnet.results import ANALYSES, BENCHMARKS, FOLDERS, objection, outdated
+from cifar_resnet.software import software
 
 RECORDS = "records"  # the folder of their copies in the site
 

@@ -16,7 +16,8 @@ from cifar_resnet.bench import BenchRecord, training_flops
 from cifar_resnet.evaluate import CALIBRATION_BINS, Metrics
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, changes, learning_rate
-from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, software
+from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record
+from cifar_resnet.software import software
 
 ROOT = Path(__file__).resolve().parent.parent
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)

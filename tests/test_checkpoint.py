@@ -1,4 +1,3 @@
-import errno
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,9 @@ from cifar_resnet.checkpoint import (
     load_weights,
     save_checkpoint,
     save_weights,
-    sha256,
-    sole_user,
-    write_atomically,
 )
 from cifar_resnet.errors import InputError
+from cifar_resnet.files import sha256
 from cifar_resnet.model import get_cifar_resnet
 
 
@@ -47,31 +44,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     torch.save([1, 2], path)
     with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read: it is foreign"):
         load_checkpoint(path)
-
-
-def test_where_files_cannot_be_locked_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def flock(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(checkpoint.fcntl, "flock", flock)
-    with sole_user(tmp_path):
-        pass
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, {"epoch": 1})
-
-    def fail(part: Path) -> None:
-        part.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert load_checkpoint(path) == {"epoch": 1}
-    assert list(tmp_path.iterdir()) == [path], "which gives the room back"
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cifar_resnet import cli, experiments, queue
-from cifar_resnet.checkpoint import save_checkpoint, sole_user
+from cifar_resnet.checkpoint import save_checkpoint
 from cifar_resnet.experiments import Arm, Experiment, Job, finished
+from cifar_resnet.files import sole_user
 from cifar_resnet.queue import run
 from cifar_resnet.record import Record, read_record, write_record
 from tests.site_build import invented

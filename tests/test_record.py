@@ -16,9 +16,9 @@ from cifar_resnet.record import (
     Record,
     checksum,
     read_record,
-    software,
     write_record,
 )
+from cifar_resnet.software import software
 
 
 @pytest.fixture

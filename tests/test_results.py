@@ -15,16 +15,16 @@ import pytest
 
 from cifar_resnet import audit, cli, results
 from cifar_resnet.analysis import analyze, read_analysis
-from cifar_resnet.audit import commit_of, source_at
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, Software, checksum, git, write_record
+from cifar_resnet.record import Record, checksum, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
+from cifar_resnet.software import Software, source_at
 from tests.site_build import MD5, ROOT, invented, invented_bench
 
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
@@ -117,15 +117,6 @@ def test_a_run_that_git_did_not_know_gets_the_commit_of_its_code(
     else:
         with pytest.raises(InputError, match="not committed"):
             add(tmp_path, tmp_path / "results")
-
-
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs git's history")
-def test_the_commit_of_a_source_is_found() -> None:
-    """The last that made the package what it is."""
-    commit = (git("log", "-n", "1", "--format=%H", "--", "cifar_resnet/*.py") or b"").decode()
-    source = source_at(commit.strip())
-    assert source is not None
-    assert commit_of(source) == commit.strip()
 
 
 def test_runs_in_different_arithmetic_are_not_compared() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cifar_resnet import run as module
-from cifar_resnet.checkpoint import load_checkpoint, load_weights, sha256, sole_user
+from cifar_resnet.checkpoint import load_checkpoint, load_weights
 from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
 from cifar_resnet.depth import get_depth_resnet
@@ -16,12 +16,14 @@ from cifar_resnet.display import Silent
 from cifar_resnet.distributed import World
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
+from cifar_resnet.files import sha256, sole_user
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import NETWORKS, build
 from cifar_resnet.recipe import Recipe, get_recipe, learning_rate, resolution
 from cifar_resnet.record import Epoch, read_record
+from cifar_resnet.resume import running_code
 from cifar_resnet.run import fit
 from cifar_resnet.train import make_optimizer
 
@@ -297,8 +299,8 @@ def test_a_checkpoint_of_other_code_is_refused(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(RECIPE, synthetic, cpu, out=tmp_path, display=Interrupt())
-    now = module.software()
-    monkeypatch.setattr(module, "_running_code", lambda: replace(now, source_sha256="f" * 64))
+    now = replace(running_code(), source_sha256="f" * 64)
+    monkeypatch.setattr(module, "running_code", lambda: now)
     with pytest.raises(InputError, match="other code"):
         fit(RECIPE, synthetic, cpu, out=tmp_path, resume=True)
 

@@ -1,0 +1,139 @@
+"""What a run's folder holds: nothing, a run to go on with, or one not to be written over."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cifar_resnet.checkpoint import load_checkpoint
+from cifar_resnet.data import Dataset
+from cifar_resnet.errors import InputError
+from cifar_resnet.hardware import Hardware
+from cifar_resnet.recipe import Recipe
+from cifar_resnet.record import Record, read_record
+from cifar_resnet.software import Software, software
+
+
+def refuse_used_folder(out: Path, *, resume: bool) -> None:
+    """Refuse a folder whose files a new run would write over.
+
+    Args:
+        out: the folder, which need not exist.
+        resume: whether to go on with what was begun there.
+
+    Raises:
+        InputError: if it holds a finished run; an unfinished one that is not to be gone on
+            with; or weights alone.
+
+    Example:
+        >>> refuse_used_folder(Path("nowhere"), resume=False)
+    """
+    if (out / "record.json").exists():
+        raise InputError(
+            f"{out} holds a finished run; choose another --out "
+            "(of several seeds, --resume keeps those that are finished)"
+        )
+    begun = (out / "checkpoint.pt").exists()
+    if begun and not resume:
+        raise InputError(f"{out} holds an unfinished run; add --resume or choose another --out")
+    if (out / "weights.safetensors").exists() and not begun:
+        raise InputError(f"{out} holds weights without their record; choose another --out")
+
+
+def finished_seeds(
+    recipe: Recipe, data: Dataset, hardware: Hardware, folders: Mapping[int, Path]
+) -> dict[int, Record]:
+    """The records of those of several seeds that need no training any more.
+
+    Args:
+        recipe: what all of them are of.
+        data: what all of them are trained on.
+        hardware: where, with the number of processes.
+        folders: by seed; they need not exist.
+
+    Raises:
+        InputError: if a record is damaged, or of another configuration, machine, version of
+            torch, or code.
+
+    Example:
+        >>> from cifar_resnet.data import load
+        >>> from cifar_resnet.hardware import detect
+        >>> here, folders = detect("cpu", threads=1, compile=False), {0: Path("nowhere")}
+        >>> finished_seeds(Recipe(name="example"), load("synthetic"), here, folders)
+        {}
+    """
+    code = running_code()
+    records = {}
+    for seed, folder in folders.items():
+        path = folder / "record.json"
+        if not path.exists():
+            continue
+        records[seed] = record = read_record(path)
+        made = (record.recipe, record.seed, record.data.name, record.data.eval_split)
+        if made != (recipe, seed, data.name, data.split):
+            raise InputError(f"{path} is of another configuration; choose another --out")
+        ran = record.software
+        there, here = where(record.hardware, ran), where(hardware, code)
+        if (there, ran.source_sha256) != (here, code.source_sha256):
+            raise InputError(
+                f"{path} was made by other code or elsewhere ({there}, not {here}); "
+                "choose another --out"
+            )
+    return records
+
+
+def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """The state to go on from, if there is any; it must be of this very run.
+
+    Args:
+        checkpoint: its file, which need not exist.
+        expected: ``identity`` (recipe, seed, data), ``source_sha256`` and ``where`` of the run.
+
+    Raises:
+        InputError: if the checkpoint is damaged, or one of these differs.
+
+    Example:
+        >>> resumable(Path("nowhere.pt"), {})
+    """
+    if not checkpoint.exists():
+        return None
+    state = load_checkpoint(checkpoint)
+    if state.get("identity") != expected["identity"]:
+        raise InputError(f"{checkpoint} is of another configuration; choose another --out")
+    if state["source_sha256"] != expected["source_sha256"]:
+        raise InputError(
+            f"{checkpoint} was written by other code than this; go back to that code "
+            "or start anew with another --out"
+        )
+    if state["where"] != expected["where"]:
+        raise InputError(
+            f"{checkpoint} was trained on {state['where']}, not {expected['where']}, and a record "
+            "names one; go on there or start anew with another --out"
+        )
+    return state
+
+
+@cache
+def running_code() -> Software:
+    """Looked at once a process: later runs of it may find other files than those it imported.
+
+    >>> running_code() is running_code()
+    True
+    """
+    return software()
+
+
+def where(hardware: Hardware, code: Software) -> str:
+    """What must not change from one part of a run to the next, nor from seed to seed.
+
+    Args:
+        hardware: what the run uses.
+        code: gives the version of torch.
+
+    Example:
+        >>> from cifar_resnet.hardware import detect
+        >>> here = detect("cpu", threads=1, precision="fp32", compile=False)
+        >>> where(here, running_code())  # doctest: +ELLIPSIS
+        '1 x ..., fp32, torch ...'
+    """
+    return f"{hardware.processes} x {hardware.name}, {hardware.precision}, torch {code.torch}"
