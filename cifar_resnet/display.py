@@ -20,7 +20,7 @@ class Display(Protocol):
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """After a step: ``sums`` holds the summed loss and the right answers, on the device."""
 
-    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         """After an epoch and its evaluation."""
 
 
@@ -33,7 +33,7 @@ class Silent:
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """Nothing."""
 
-    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         """Nothing."""
 
 
@@ -100,16 +100,16 @@ class Terminal:
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 
-    def epoch(self, epoch: "Epoch", epochs: int) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         """Print the epoch's line."""
         if self._bar is not None:
             with suppress(OSError, ValueError):
                 self._bar.close()
             self._bar = None
         done = epoch.epoch - (self._first_epoch or 0)
-        left = (epochs - epoch.epoch) * (time.perf_counter() - self._start) / done
+        left = (self._epochs - epoch.epoch) * (time.perf_counter() - self._start) / done
         self.say(
-            f"epoch {epoch.epoch:3d}/{epochs}  lr {epoch.learning_rate:.4f}  "
+            f"epoch {epoch.epoch:3d}/{self._epochs}  lr {epoch.learning_rate:.4f}  "
             f"train loss {epoch.train_loss:.3f} acc {epoch.train_accuracy:.2%}  "
             f"eval loss {epoch.eval_loss:.3f} acc {epoch.eval_accuracy:.2%}  "
             f"{epoch.seconds:.0f} s  {self._seen / epoch.seconds:.0f} img/s  ETA {_clock(left)}"

@@ -311,9 +311,7 @@ def _where(used: Hardware) -> str:
     return f" --device {kind}{threads} --precision {used.precision}"
 
 
-def outdated(
-    record: Record, current: Callable[[Recipe], dict[str, Any]] = fingerprint
-) -> Iterator[str]:
+def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Iterator[str]:
     """Yield what the code does otherwise now than when a run was made.
 
     A named recipe may move away from its runs on held-out images: they are what it was
@@ -321,7 +319,7 @@ def outdated(
 
     Args:
         record: of the run.
-        current: gives a recipe's fingerprint now.
+        current: gives a recipe's fingerprint now (`cifar_resnet.fingerprint.fingerprint`, cached).
     """
     try:
         recipe = get_recipe(record.recipe.name, **record.changes)

@@ -265,7 +265,7 @@ def _fit(
         )
         if not world.is_main:
             continue
-        display.epoch(history[-1], recipe.epochs)
+        display.epoch(history[-1])
         if not last and time.monotonic() - saved < _SECONDS_BETWEEN_CHECKPOINTS:
             continue
         saved = time.monotonic()

@@ -21,7 +21,7 @@ def show(stream: io.StringIO) -> str:
     display.step(0, 1, 2, torch.tensor([3.0, 1.0]), 2)
     time.sleep(0.15)  # the bar is redrawn ten times a second at most
     display.step(0, 2, 2, torch.tensor([6.0, 2.0]), 4)
-    display.epoch(EPOCH, 2)
+    display.epoch(EPOCH)
     return stream.getvalue()
 
 
@@ -62,7 +62,7 @@ def test_training_goes_on_when_nobody_reads_any_more(monkeypatch: pytest.MonkeyP
         terminal._stream, terminal._live = stream, True
         for step in (1, 2):
             terminal.step(0, step, 2, torch.tensor([3.0, 1.0]), 2 * step)
-        terminal.epoch(EPOCH, 2)
+        terminal.epoch(EPOCH)
     monkeypatch.setattr(display.sys, "stderr", None)
     Terminal(2).say("nothing")
 
@@ -71,5 +71,5 @@ def test_processes_count_together() -> None:
     stream = io.StringIO()
     terminal = Terminal(2, stream, processes=2)
     terminal.step(0, 1, 1, torch.tensor([3.0, 1.0]), 600)
-    terminal.epoch(EPOCH, 2)
+    terminal.epoch(EPOCH)
     assert " 100 img/s" in stream.getvalue()

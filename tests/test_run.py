@@ -48,7 +48,7 @@ class Recorder(Silent):
     def step(self, epoch: int, step: int, steps: int, sums: torch.Tensor, seen: int) -> None:
         self.steps.append((epoch, step))
 
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
+    def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
 
 
@@ -133,7 +133,7 @@ def test_short_epochs_do_not_all_write_a_checkpoint(
     kept: int,
 ) -> None:
     class InterruptThird(Silent):
-        def epoch(self, epoch: Epoch, epochs: int) -> None:
+        def epoch(self, epoch: Epoch) -> None:
             if epoch.epoch == 3:
                 raise KeyboardInterrupt
 
