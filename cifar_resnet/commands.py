@@ -238,13 +238,14 @@ def results_check(args: argparse.Namespace) -> None:
 
 
 def experiments_list(args: argparse.Namespace) -> None:
-    """List the experiments: claim, arms, seeds."""
+    """List the experiments: claim, arms, seeds, device."""
     from cifar_resnet.experiments import EXPERIMENTS
 
     for experiment in EXPERIMENTS:
         print(f"{experiment.name:<18} {experiment.claim}")
         labels = ", ".join(arm.label for arm in experiment.arms)
-        print(f"    {labels}; seeds {', '.join(map(str, experiment.seeds))}")
+        seeds = ", ".join(map(str, experiment.seeds))
+        print(f"    {labels}; seeds {seeds}; on {experiment.device}")
 
 
 def experiments_status(args: argparse.Namespace) -> None:
@@ -266,6 +267,8 @@ def experiments_status(args: argparse.Namespace) -> None:
 
 def experiments_run(args: argparse.Namespace) -> None:
     """Run what is missing within the budget."""
+    import torch
+
     from cifar_resnet.experiments import finished, jobs, missing, select
     from cifar_resnet.hardware import find_device
     from cifar_resnet.queue import parse_budget, run
@@ -277,6 +280,11 @@ def experiments_run(args: argparse.Namespace) -> None:
     meant_for = {experiment.device for experiment in select(args.names)}
     if args.device is None and len(meant_for) == 1:
         (args.device,) = meant_for
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"{', '.join(args.names)}: for a GPU, and torch sees none; "
+                "`cifar-resnet experiments list` tells which are for a CPU"
+            )
     wanted = jobs(select(args.names, find_device(args.device).partition(":")[0]))
     options = []
     for name in ("data", "device", "precision", "threads"):

@@ -75,6 +75,14 @@ def test_wrong_input_is_one_line_and_code_2(
     assert len(captured.err.strip().splitlines()) == 1
 
 
+def test_without_a_gpu_its_experiments_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["experiments", "run", "notes", "surgery"]) == 2
+    assert "notes, surgery: for a GPU, and torch sees none" in capsys.readouterr().err
+
+
 def test_help_is_fast_and_does_not_import_torch() -> None:
     times = []  # of the processor: others may keep the machine busy
     for _ in range(3):
