@@ -193,7 +193,8 @@ def _arms(results: Results, experiment: Experiment) -> str:
         rows.append([_ARMS[arm.label], *measured, "<br>".join(f"`{word}`" for word in own)])
     epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
     told = f"每组 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
-    return f"\n实验 `{experiment.name}`，{told}：\n{markdown_table(head, rows)}"
+    networks = "、".join(sorted({f"`{job.recipe.network}`" for job in jobs([experiment])}))
+    return f"\n实验 `{experiment.name}`，网络 {networks}，{told}：\n{markdown_table(head, rows)}"
 
 
 def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:

@@ -102,7 +102,9 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
         return next(line for line in lines if line.startswith(f"| {label} |"))
 
     results = read_results(publish(tmp_path / "all", *runs))
-    assert "实验 `fast-cpu-parts`，每组 7 轮：" in expand('{{ parts("fast-cpu-parts") }}', results)
+    assert "`fast-cpu-parts`，网络 `resnet18`，每组 7 轮：" in expand(
+        '{{ parts("fast-cpu-parts") }}', results
+    )
     assert "轮数依次为 7、4：" in expand('{{ parts("fast-cpu-time") }}', results)
     assert row("全部用上", results) == "| 全部用上 | 91.50%\u00a0±\u00a00.71% |  | 7 分钟 | 2 |  |"
     assert (
