@@ -66,7 +66,7 @@ experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BU
 	  --jobs $(JOBS) --out $(OUT)
 
 publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
-	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -exec dirname {} +) \
+	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -not -path '*.other-code-*' -exec dirname {} +) \
 	  $$(find $(OUT) -path '*/bench/*.json' -o -path '*/analyses/*.json')
 
 propose:        ## open a pull request with the new records in results/, from branch BRANCH
@@ -89,7 +89,7 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 # install nothing: a cluster's own Python has the right torch, and often no network. The
 # benchmark is a piece of its own, since BUDGET counts for the runs alone.
 TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
-gpu-figures:       ## on a machine with a GPU: recipe fast and its parts; first the benchmark, where there is none
+gpu-figures:       ## on a machine with a GPU: recipe fast and its parts; the benchmark alone, where there is none
 	if ls results/bench/resnet18-nvidia-* $(OUT)/cuda/bench/resnet18-* 2>/dev/null | grep -q .; then \
 	  $(TRAIN) experiments run fast fast-short fast-parts \
 	    --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT); \

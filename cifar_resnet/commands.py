@@ -294,21 +294,21 @@ def experiments_run(args: argparse.Namespace) -> None:
         options.append("--compile" if args.compile else "--no-compile")
     if args.cuda_graphs:
         options.append("--cuda-graphs")
-    published = finished([args.results / "runs"])
-
-    def done() -> "list[Record]":
-        """The runs here; to repeat what is published takes more than its own record."""
-        ids = {record.id for record in published} if args.again else set()
-        return [record for record in finished([args.out]) if record.id not in ids]
-
-    queue = missing(wanted, done() + ([] if args.again else published))
+    published, done = finished([args.results / "runs"]), finished([args.out])
+    if args.again:
+        ids = {record.id for record in done} & {record.id for record in published}
+        if any(r.id in ids and any(job.answered_by(r) for job in wanted) for r in done):
+            raise InputError(
+                f"{args.out} holds the published runs themselves; repeat them in another --out"
+            )
+    queue = missing(wanted, done + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
     failed = run(
         queue,
         args.out,
         options=options,
-        here=[] if args.compile is not None else done(),
+        here=[] if args.compile is not None else done,
         published=published,
         budget=budget,
         parallel=args.jobs,
@@ -318,8 +318,9 @@ def experiments_run(args: argparse.Namespace) -> None:
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         raise SystemExit(1)
     if args.again:
+        again = finished([args.out])
         for job in wanted:
-            new, old = (_accuracy(filter(job.answered_by, found)) for found in (done(), published))
+            new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
             print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
 
 
@@ -345,9 +346,9 @@ def analyze(args: argparse.Namespace) -> None:
     path = args.out / f"{record.id}.json"
     kept = read_analysis(path) if path.exists() else record
     if (kept.weights_record, kept.data) != (record.weights_record, record.data):
+        of = " ".join(filter(None, (kept.weights_record, kept.data.name, kept.data.eval_split)))
         raise InputError(
-            f"{path} is the analysis of another run or other data ({kept.weights_record}, "
-            f"{kept.data.name} {kept.data.eval_split}); choose another --out"
+            f"{path} is the analysis of another run or other data ({of}); choose another --out"
         )
     write_record(record, path)
     print(f"record {path}")

@@ -155,19 +155,20 @@ def on_main(work: Callable[[], T], world: World) -> T:
 
     Raises:
         InputError: on every process, if ``work`` raises it.
+        OSError: likewise.
 
     Example:
         >>> on_main(lambda: 3, World())
         3
     """
-    found: T | InputError | None = None
+    found: T | InputError | OSError | None = None
     if world.is_main:
         try:
             found = work()
-        except InputError as error:
+        except (InputError, OSError) as error:
             found = error
-    told: T | InputError = broadcast_object(found, world)
-    if isinstance(told, InputError):
+    told: T | InputError | OSError = broadcast_object(found, world)
+    if isinstance(told, InputError | OSError):
         raise told
     return told
 

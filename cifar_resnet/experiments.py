@@ -13,6 +13,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import Recipe, assignments, get_recipe
 from cifar_resnet.record import Record, read_record
 
+OTHER_CODE = ".other-code-"  # in the names of folders with runs that were set aside
 _CORES = 2  # what the times of the fast CPU recipes are meant for
 
 
@@ -323,6 +324,8 @@ def finished(folders: Iterable[Path]) -> list[Record]:
 
 def _records(folder: Path) -> Iterator[Record]:
     for path in sorted(folder.rglob("*.json")):
+        if OTHER_CODE in str(path.relative_to(folder)):
+            continue
         try:
             record = read_record(path)
         except InputError:

@@ -11,6 +11,7 @@ from there the next time.
 """
 
 import math
+import os
 import re
 import signal
 import subprocess
@@ -27,7 +28,7 @@ import torch
 from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import Job, siblings
+from cifar_resnet.experiments import OTHER_CODE, Job, siblings
 from cifar_resnet.files import sole_user
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record
@@ -110,7 +111,7 @@ def run(
                 begun = _begun(together[0], out)  # and goes on as it began
                 told = [] if begun else _compiled_as_before(together[0], records)
                 told += _in_the_same_precision(together[0], published)
-                told += _own_cores(together[0], parallel)
+                told += _own_cores(together[0], min(parallel, len(queue)))
                 running[together] = _start(together, out, told + options)
                 for job in together:
                     print(f"started   {job.folder}", flush=True)
@@ -233,8 +234,11 @@ def _in_the_same_precision(job: Job, published: Iterable[Record]) -> list[str]:
 
 
 def _own_cores(job: Job, parallel: int) -> list[str]:
-    """A share of the cores for each run beside others: threads in need of the same ones crawl."""
-    if job.device != "cpu" or parallel == 1:
+    """A share of the cores for each run beside others: threads in need of the same ones crawl.
+
+    Who set ``OMP_NUM_THREADS`` has said how many each process is to have.
+    """
+    if job.device != "cpu" or parallel == 1 or "OMP_NUM_THREADS" in os.environ:
         return []
     return ["--threads", str(max(1, torch.get_num_threads() // parallel))]
 
@@ -250,7 +254,7 @@ def _set_aside_other_code(folder: Path) -> None:
         began, here = _begun_by(folder), software()
         if began not in (None, (here.source_sha256, here.torch)):
             places = (
-                folder.with_name(f"{folder.name}.other-code-{began[0][:8]}{f'-{i}' * (i > 1)}")
+                folder.with_name(f"{folder.name}{OTHER_CODE}{began[0][:8]}{f'-{i}' * (i > 1)}")
                 for i in count(1)
             )
             folder.rename(next(place for place in places if not place.exists()))

@@ -202,7 +202,9 @@ def test_interrupt_says_how_to_go_on(
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
-    command = f"{sys.executable} -m cifar_resnet experiments status | head -n 1; exit $PIPESTATUS"
+    command = (
+        f"{sys.executable} -u -m cifar_resnet experiments status | head -n 1; exit $PIPESTATUS"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
@@ -262,7 +264,7 @@ def test_the_analysis_of_another_run_is_not_written_over(
     other = replace(made, data=replace(made.data, eval_split="val"))
     monkeypatch.setattr(analysis, "analyze", lambda *_: other)
     assert cli.main(words) == 2
-    assert "or other data (, synthetic test)" in capsys.readouterr().err
+    assert "or other data (synthetic test)" in capsys.readouterr().err
     assert read_analysis(tmp_path / "gradients.json").data == made.data
     (tmp_path / "gradients.json").write_text("notes of mine")
     assert cli.main(words) == 2

@@ -170,6 +170,11 @@ def test_a_finished_run_of_other_code_is_set_aside_without_its_checkpoint(tmp_pa
         write_record(made, folder / "record.json")
         queue._set_aside_other_code(folder)
         assert folder.exists() == stays
+    (aside,) = tmp_path.iterdir()
+    real = replace(made, data=replace(made.data, name="cifar10"))
+    write_record(real, aside / "record.json")
+    assert [record.id for record in finished([aside])] == [real.id]
+    assert finished([tmp_path]) == [], "what was set aside is out of the count"
 
 
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
@@ -274,12 +279,12 @@ def test_what_is_published_is_no_repetition_of_itself(
     only(0)
     for folder in ("runs", "out"):
         write_record(RECORD, tmp_path / folder / "one.json")
-    asked: list[Any] = []
-    monkeypatch.setattr(queue, "run", lambda jobs, *_, **given: asked.append((jobs, given)) or [])
-    assert main("run", "--again", "--device", "cpu") == 0
-    ((jobs, given),) = asked
-    assert [job.folder for job in jobs] == [JOB.folder]
-    assert [record.id for record in given["published"]] == [RECORD.id]
+    assert main("run", "--again", "--device", "cpu") == 2
+    assert "repeat them in another --out" in capsys.readouterr().err
+    told: list[Any] = []
+    monkeypatch.setattr(queue, "run", lambda *_, **given: told.append(given["published"]) or [])
+    assert main("run", "--again", "--device", "cpu", "--out", str(tmp_path / "new")) == 0
+    assert [record.id for record in told[0]] == [RECORD.id], "whose precision counts"
     assert "not finished, published 50.00%" in capsys.readouterr().out
 
 
@@ -391,8 +396,19 @@ def test_a_run_whose_time_counts_has_the_machine_to_itself(
 def test_runs_side_by_side_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given, _ = pretend(monkeypatch, RECORD)
     monkeypatch.setattr("torch.get_num_threads", lambda: 16)
-    run([JOB], tmp_path / "alone", options=[])
-    run([JOB], tmp_path / "four", options=[], parallel=4)
-    run([JOB], tmp_path / "crowd", options=["--threads", "2"], parallel=99)
-    run([replace(JOB, device="cuda")], tmp_path / "gpu", options=[], parallel=4)
-    assert given == [[], ["--threads", "4"], ["--threads", "1", "--threads", "2"], []]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    known = [on(RECORD, compile=False)]
+    for jobs, parallel, threads in (
+        ([JOB], 4, []),  # has nobody beside it
+        ([JOB, JOB], 4, ["--threads", "8"]),
+        ([JOB] * 32, 32, ["--threads", "1"]),
+        ([replace(JOB, device="cuda")] * 2, 2, []),
+    ):
+        given.clear()
+        run(jobs, tmp_path / "some", options=["--data", "d"], parallel=parallel, here=known)
+        assert given[0][-2 - len(threads) :] == [*threads, "--data", "d"]
+        assert ("--threads" in given[0]) == bool(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given.clear()
+    run([JOB, JOB], tmp_path / "told", options=[], parallel=2)
+    assert given[0] == []
