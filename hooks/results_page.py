@@ -298,7 +298,11 @@ def compared(results: Results) -> str:
                 _link(run, date(run.finished)) + results.mark([run.id]),
             ]
         )
-    return _wide(markdown_table(head, rows))
+    # Folded: its many rows would hold up the page's first layout.
+    return (
+        '\n<details class="data" data-search-exclude markdown="1">\n'
+        f"<summary>{len(rows)} 次运行</summary>\n{_wide(markdown_table(head, rows))}</details>\n"
+    )
 
 
 def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
