@@ -96,7 +96,8 @@ def _train_one(
     display.say(
         f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
         f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
-        f"{hardware.name}: {hardware.device}, {hardware.threads} threads, "
+        f"{hardware.name}: {hardware.device}, "
+        f"{hardware.threads} thread{'s' * (hardware.threads > 1)}, "
         f"{hardware.precision}{', compiled' if hardware.compile else ''}"
         f"{f', {world.size} processes' if world.size > 1 else ''}; run folder {out}"
     )

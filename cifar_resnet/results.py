@@ -259,7 +259,7 @@ def _bench(path: Path) -> Iterator[str]:
         yield (
             f"what measured has changed since ({', '.join(changed)}); repeat it: "
             f"cifar-resnet bench --network {record.network} --batch-size {record.batch_size}"
-            f"{_where(record.hardware)}"
+            f"{_hardware_options(record.hardware)}"
         )
 
 
@@ -300,11 +300,11 @@ def _problems(
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     again += " --val" if split == "val" else ""
     again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
-    again += _where(record.hardware)
+    again += _hardware_options(record.hardware)
     yield from (f"{problem}; {again}" for problem in outdated(record, current))
 
 
-def _where(used: Hardware) -> str:
+def _hardware_options(used: Hardware) -> str:
     """Options with which a command runs on such hardware again."""
     kind = used.device.partition(":")[0]
     threads = f" --threads {used.threads}" if kind == "cpu" else ""
