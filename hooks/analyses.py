@@ -20,19 +20,25 @@ def _described(record: AnalysisRecord) -> str:
 
 
 def gradients_vanish(analyses: Analyses) -> Shown:
-    """Compare the first layer's gradient with the last one's, without shortcuts."""
+    """Compare the first layer's gradient with the last one's, without shortcuts.
+
+    With sigmoids it should be far smaller, with the remedies not.
+    """
     record = analyses["gradients"]
     labels = {
         "sigmoid20": "Sigmoid，20 层",
-        "plain56-bare": "ReLU，56 层",
-        "plain56": "ReLU + BN，56 层",
+        "plain56-bare": "ReLU 与合适的初始化，56 层",
+        "plain56": "再加 BN，56 层",
     }
     findings = []
     for key, label in labels.items():
         norms = record.values[key]
         ratio = norms[0] / norms[-1]
         findings.append(
-            Finding(f"{label}：第一层的梯度是最后一层的 {scientific(ratio)} 倍", ratio < 0.1)
+            Finding(
+                f"{label}：第一层的梯度是最后一层的 {scientific(ratio)} 倍",
+                (ratio < 0.1) == (key == "sigmoid20"),
+            )
         )
     styles = {key: f"depth-{index}" for index, key in enumerate(labels)}
     panel, rows = _norms(
@@ -47,7 +53,8 @@ def gradients_vanish(analyses: Analyses) -> Shown:
         legend=[(styles[key], label) for key, label in labels.items()],
         wide=True,
     )
-    return Shown(findings, chart, _described(record) + "小于 0.1 倍算作消失。")
+    rule = "小于 0.1 倍算作消失；只看层与层之比，看不出整体变小。"
+    return Shown(findings, chart, _described(record) + rule)
 
 
 def gradients_highway(analyses: Analyses) -> Shown:
@@ -68,10 +75,10 @@ def gradients_highway(analyses: Analyses) -> Shown:
         changed = [max(ratio, 1 / ratio) for ratio in grown]
         findings.append(
             Finding(
-                f"{state}：从 20 层加到 56 层，第一层梯度变化的倍数，"
-                f"朴素 {scientific(changed[0])}，残差 {scientific(changed[1])}；"
-                "56 层里最大与最小的梯度之比，"
-                f"朴素 {scientific(uneven[0])}，残差 {scientific(uneven[1])}",
+                f"{state}：从 20 层加到 56 层，第一层的梯度变了多少倍，"
+                f"朴素网络 {scientific(changed[0])}，残差网络 {scientific(changed[1])}；"
+                "56 层之内，最大的梯度是最小的多少倍，"
+                f"朴素网络 {scientific(uneven[0])}，残差网络 {scientific(uneven[1])}",
                 changed[1] < changed[0] / 10 and uneven[1] < uneven[0] / 10,
             )
         )
@@ -204,9 +211,10 @@ def single_blocks(analyses: Analyses) -> Shown:
             [f"{_network(record)}，去掉{'' if name.startswith('第') else ' '}{name}", percent(v)]
             for name, v in zip(_parts(record), cut, strict=True)
         ]
+        least = _parts(record)[cut.index(min(cut))].replace(" ", "")
         words = (
             f"{_network(record)}：完整时 {whole:.1%}，去掉一块之后，中位数 {median(cut):.1%}，"
-            f"最低 {min(cut):.1%}"
+            f"最低 {min(cut):.1%}（去掉{least}）"
         )
         usable = median(cut) > 0.8 * whole
         findings.append(

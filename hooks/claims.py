@@ -15,6 +15,7 @@ class Claim:
     Attributes:
         page: where it stands, and its evidence.
         words: the claim.
+        origin: who makes it: the note, in which section; a paper; or this site.
         experiments: that test it, the fullest first.
         analyses: that test it, if no experiment does; all of them are needed.
         arms: which arms of an experiment it compares; all of them if none is named.
@@ -24,6 +25,7 @@ class Claim:
 
     page: str
     words: str
+    origin: str
     experiments: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
@@ -37,49 +39,57 @@ _DEGRADATION = ("degradation", "degradation-cpu")
 CLAIMS: dict[str, Claim] = {
     "vanishing": Claim(
         "background.md",
-        "深层网络反向传播时，梯度越往浅层越小",
+        "没有对策时，梯度越往浅层越小；有了合适的初始化和 BN，就不再消失",
+        "笔记第 1 节，“没有对策时”和后半句是本站加的",
         analyses=("gradients",),
         show=gradients_vanish,
     ),
     "degradation": Claim(
         "background.md",
         "朴素网络加深，训练和测试的准确率反而下降",
+        "笔记第 1 节",
         _DEGRADATION,
         show=depth_family("plain"),
     ),
     "shortcut": Claim(
         "background.md",
         "加上快捷连接，深的网络好过同样深的朴素网络，也不比浅的差",
+        "笔记第 1 节",
         _DEGRADATION,
         show=depth_family("resnet"),
     ),
     "highway": Claim(
         "residual-block.md",
         "快捷连接让梯度直达浅层，不随深度失控",
+        "笔记第 1 节",
         analyses=("gradients",),
         show=gradients_highway,
     ),
     "identity": Claim(
         "residual-block.md",
         "训练好的残差块接近恒等映射，F(x) 比 x 小得多",
+        "本站，由笔记第 2 节引申",
         analyses=("identity-resnet18", "identity-resnet56"),
         show=residuals_small,
     ),
     "lesion": Claim(
         "residual-block.md",
         "残差网络去掉一块多半还能用，朴素网络不行",
+        "[Veit 等，2016](references.md#veit2016)",
         analyses=("lesion-resnet18", "lesion-resnet56", "lesion-plain20"),
         show=single_blocks,
     ),
     "conv": Claim(
         "model.md",
         "第一层改用 3×3、步幅 1 的卷积，能提高准确率",
+        "笔记第 3 节",
         _SURGERY,
         show=stem_variants(("full", "no-pooling"), ("small-conv", "original")),
     ),
     "pooling": Claim(
         "model.md",
         "去掉第一个池化能提高准确率",
+        "笔记第 3 节",
         _SURGERY,
         show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
     ),
@@ -87,6 +97,7 @@ CLAIMS: dict[str, Claim] = {
         name: Claim(
             "training.md",
             words,
+            "本站，笔记没有列出" if name == "crop-flip" else "笔记第 4 节",
             _CONFIGURATION,
             arms=("everything", label),
             show=one_left_out(label, *more),

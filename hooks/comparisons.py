@@ -10,7 +10,8 @@ from records import accuracy, spread
 from wording import percent
 
 from cifar_resnet.bench import training_flops
-from cifar_resnet.experiments import Experiment, jobs
+from cifar_resnet.experiments import Experiment
+from cifar_resnet.recipe import assignments
 from cifar_resnet.record import Record
 
 Arms = dict[str, list[Record]]
@@ -59,17 +60,18 @@ def compare(
 
 
 def _conditions(experiment: Experiment, runs: Arms) -> str:
-    (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
+    (name,) = {arm.recipe for arm in experiment.arms}
+    first, *others = (set(assignments(arm.changes)) for arm in experiment.arms)
+    common = "、".join(f"`{word}`" for word in sorted(first.intersection(*others)))
     every = sorted({run.seed for group in runs.values() for run in group})
     seeds = "、".join(map(str, every))
-    networks = {job.recipe.network for job in jobs([experiment])}
-    what = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
     least = min(map(len, runs.values()))
     planned = len(experiment.seeds)
     left = f"（计划每组 {planned} 个，还没有做完）" if least < planned else ""
     return (
-        f"实验 `{experiment.name}`：{what}每组 {epochs} 轮，种子 {seeds}{left}，"
-        "准确率取最后一轮，± 后面是样本标准差；判定的规则见[论断与证据](results.md#claims)，"
+        f"实验 `{experiment.name}`：各组都用配方 `{name}`{f'，改 {common}' if common else ''}；"
+        f"种子 {seeds}{left}。"
+        "判定的规则见[论断与证据](results.md#claims)，"
         "每次运行的来历见[对照实验的运行](results.md#runs)。"
     )
 
@@ -90,8 +92,8 @@ LEFT_OUT = {
     "no-crop-and-flip": "去掉裁剪翻转",
 }
 DEPTHS = {
-    f"{kind}{depth}": f"{words} {depth} 层"
-    for kind, words in (("plain", "朴素"), ("resnet", "残差"))
+    f"{kind}{depth}": words.format(depth)
+    for kind, words in (("plain", "朴素 {} 层"), ("resnet", "ResNet-{}"))
     for depth in (20, 32, 44, 56)
 }
 PAPER_EPOCHS = 164  # 64,000 steps with batches of 128 (He et al. 2015, section 4.2)
@@ -160,6 +162,9 @@ def one_left_out(
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
         conditions = _conditions(experiment, runs)
+        seen, without = (spread(runs[arm], _train_accuracy)[0] for arm in ("everything", label))
+        if label == "no-weight-decay" and without < seen:
+            conditions += "去掉之后训练准确率也低（见数据表），可见这里起作用的不是防过拟合。"
         if label in ("no-label-smoothing", "no-erasing", "no-crop-and-flip"):
             conditions += _underfitted(runs["everything"])
         if label in ("no-erasing", "no-crop-and-flip"):

@@ -108,8 +108,10 @@ def claims(results: Results) -> str:
         waiting = PENDING if claim.experiments else UNMEASURED
         verdict = seen.badge(results) if seen else waiting
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
-        rows.append((f"[{claim.words}]({claim.page}#evidence-{name})", verdict, source))
-    return markdown_table(("论断", "判定", "证据"), rows)
+        rows.append(
+            (f"[{claim.words}]({claim.page}#evidence-{name})", claim.origin, verdict, source)
+        )
+    return markdown_table(("论断", "出自", "判定", "证据"), rows)
 
 
 def _claim(name: str) -> Claim:

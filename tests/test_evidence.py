@@ -251,4 +251,4 @@ def test_published_analyses_are_judged() -> None:
     found = verdict(evidence(PUBLISHED, "vanishing"))
     first, *_, last = PUBLISHED.analyses["gradients"].values["sigmoid20"]
     assert first < 0.1 * last
-    assert found == "部分支持"
+    assert found == "支持"
