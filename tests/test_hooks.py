@@ -136,12 +136,14 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
     )
     made = [old, *(invented_bench("resnet18", device) for device in ("cpu", "cuda"))]
     results = Results(benchmarks=tuple(made))
+    times = "3.00 倍（各遍 2.00 倍 至 4.00 倍）"
     lines = [line.strip("| ") for line in expand("{{ goals() }}", results).splitlines()]
     for line in (
-        "CPU，`resnet18`：速度是常见写法的 | 至少 4.00 倍 | 3.00 倍（各遍 2.00 倍 至 4.00 倍） | 没有达到",
+        f"CPU，`resnet18`：速度是常见写法的 | 至少 4.00 倍 | {times} | 没有达到",
         "CPU，`resnet18`：增强占一步用时的 | 至多 1.00% | 1.50%（各遍 1.00% 至 2.00%） | 没有达到",
-        "GPU，`resnet18`：速度是常见写法的 | 至少 10.00 倍 | 3.00 倍（各遍 2.00 倍 至 4.00 倍） | 没有达到",
-        "GPU，`resnet18`：用到矩阵乘法速度的 | 至少 25.00% | 18.75%（各遍 12.50% 至 25.00%） | 没有达到",
+        f"GPU，`resnet18`：速度是常见写法的 | 至少 10.00 倍 | {times} | 没有达到",
+        "GPU，`resnet18`：用到矩阵乘法速度的 | 至少 25.00% | "
+        "18.75%（各遍 12.50% 至 25.00%） | 没有达到",
     ):
         assert line in lines
     assert "CPU，`resnet20`：速度是常见写法的 | 至少 3.50 倍 |" in "\n".join(lines)
