@@ -230,10 +230,10 @@ def results_check(args: argparse.Namespace) -> None:
     from cifar_resnet.predict import WEIGHTS
     from cifar_resnet.results import check
 
-    problems = list(check(args.results, WEIGHTS))
-    for problem in problems:
+    problem = ""
+    for problem in check(args.results, WEIGHTS):
         print(f"cifar-resnet: {problem}", file=sys.stderr)
-    if problems:
+    if problem:
         raise SystemExit(1)
     print("every published record and the weights still hold")
 

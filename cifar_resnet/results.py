@@ -144,7 +144,6 @@ def check(results: Path, weights: Path) -> Iterator[str]:
     for folder in FOLDERS.values():
         for path in sorted((results / folder).glob("*.json")):
             yield from _said_of(path, _problems(path, records, current))
-    yield from _thrown_again(records.values(), current)
     yield from _missing_seeds(records.values())
     yield from _mixed_precisions(records.values())
     yield from _other_machines(records.values())
@@ -181,22 +180,19 @@ def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
             yield f"{other.id} has the same weights and metrics; one of them did not run"
 
 
-def _thrown_again(
-    records: Iterable[Record], current: Callable[[Recipe], dict[str, Any]]
-) -> Iterator[str]:
-    """Runs that stand in for one of the same kind which still holds: a second throw of the dice."""
+def _thrown_again(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Iterator[str]:
+    """Runs alike that it stands in for and that still hold: a second throw of the dice."""
 
     def kind(record: Record) -> tuple[object, ...]:
         return _what_ran(record), record.hardware.name, record.hardware.precision
 
-    for record in records:
-        for old in withdrawn():
-            other = old.weights_sha256 != record.weights_sha256
-            if other and kind(old) == kind(record) and not any(outdated(old, current)):
-                yield (
-                    f"{record.id} replaces {old.id} ({old.metrics.accuracy:.2%}), which the "
-                    "code stands behind as well; restore that one from git's history"
-                )
+    for old in withdrawn():
+        other = old.weights_sha256 != record.weights_sha256
+        if other and kind(old) == kind(record) and not any(outdated(old, current)):
+            yield (
+                f"{record.id} replaces {old.id} ({old.metrics.accuracy:.2%}), which the "
+                "code stands behind as well; restore that one from git's history"
+            )
 
 
 def _missing_seeds(records: Iterable[Record]) -> Iterator[str]:
@@ -302,6 +298,7 @@ def _problems(
     again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
     again += _hardware_options(record.hardware)
     yield from (f"{problem}; {again}" for problem in outdated(record, current))
+    yield from _thrown_again(record, current)
 
 
 def _hardware_options(used: Hardware) -> str:
@@ -323,13 +320,14 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
     """
     try:
         recipe = get_recipe(record.recipe.name, **record.changes)
-    except InputError as error:
+        now = current(record.recipe)
+    except InputError as error:  # of a recipe or a network that is no more
         yield str(error)
         return
     if recipe != record.recipe and record.data.eval_split == "test":
         changed = ", ".join(_changed_fields(record.recipe, recipe))
         yield f"the recipe has changed since ({changed})"
-    changed = ", ".join(differences(record.fingerprint, current(record.recipe)))
+    changed = ", ".join(differences(record.fingerprint, now))
     if changed:
         yield f"the code now behaves otherwise ({changed})"
 

@@ -293,6 +293,21 @@ def test_a_run_repeated_for_a_better_figure_is_noticed(
         assert complaint in found if complaint else found == ""
 
 
+def test_a_network_that_is_no_more_hides_no_other_problem(
+    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = results.read_record(published)
+    gone = replace(record.recipe, network="gone")
+    old = replace(record, recipe=gone, changes=record.changes | {"network": "gone"})
+    write_record(old, published)
+    monkeypatch.setattr(results, "withdrawn", lambda: (replace(old, weights_sha256="0" * 64),))
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "broken.json").write_text("{")
+    lines = list(check(tmp_path, run / "weights.safetensors"))
+    assert any(str(published) in line and "network 'gone' is unknown" in line for line in lines)
+    assert any("broken.json is not JSON" in line for line in lines)
+
+
 def test_what_was_published_once_is_read_from_git(monkeypatch: pytest.MonkeyPatch) -> None:
     record, path = invented(RECIPE, 0, 0.5), "results/runs/old.json"
     answers = {"log": f"{'c' * 40}\n\n{path}\nresults/runs/odd.json\n".encode()}
