@@ -123,10 +123,10 @@ _MEASURING = {
         *("_allocated", "_peak_bytes"),
     ),
     "compiling": ("training_steps", "compiled", "fastest", "seconds"),
-    "train": ("train_epoch", "batches", "batches_together", "make_optimizer"),
+    "train": ("train_epoch", "batches", "batches_together", "make_optimizer", "_TOGETHER"),
     "augment": (
         *("Augmentation", "augment", "random_crop", "random_flip", "random_erasing"),
-        *("normalize", "_statistics", "shrink"),
+        *("normalize", "_statistics", "shrink", "MEAN", "STD", "_ERASING_ATTEMPTS"),
     ),
     "model": ("get_cifar_resnet",),
     "depth": ("Block", "get_depth_resnet"),
@@ -143,7 +143,7 @@ def measured_otherwise(record: BenchRecord) -> list[str]:
         record: of a benchmark.
 
     Returns:
-        Names of functions and classes; none where git has no history.
+        Names of functions, classes and constants; none where git has no history.
     """
     changed = []
     for module, names in _MEASURING.items():
@@ -158,13 +158,16 @@ def measured_otherwise(record: BenchRecord) -> list[str]:
 
 
 def _definitions(source: bytes) -> dict[str, str]:
-    """The functions and classes of a module without their docstrings."""
+    """The functions and classes of a module without their docstrings, and its constants."""
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             if ast.get_docstring(node) is not None:
                 del node.body[0]
             found[node.name] = ast.dump(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {to.id: ast.dump(node) for to in targets if isinstance(to, ast.Name)}
     return found
 
 
