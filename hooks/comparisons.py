@@ -43,11 +43,13 @@ def compare(
     runs: Arms, labels: dict[str, str], more: str, less: str, value: Callable[[Record], float]
 ) -> Finding:
     """Whether one arm has more of something than another, beyond the spread of the seeds."""
-    what = {accuracy: "测试准确率", _train_accuracy: "训练准确率", calibration_error: "校准误差"}[
-        value
-    ]
+    words: dict[Callable[[Record], float], str] = {
+        accuracy: "测试准确率",
+        _train_accuracy: "训练准确率",
+        calibration_error: "校准误差",
+    }
     first, second = spread(runs[more], value), spread(runs[less], value)
-    pair = f"{what}：{labels[more]} {percent(*first)}，{labels[less]} {percent(*second)}"
+    pair = f"{words[value]}：{labels[more]} {percent(*first)}，{labels[less]} {percent(*second)}"
     ahead = first[0] > second[0]
     gap = abs(first[0] - second[0]) * 100
     differ = apart(first, second)

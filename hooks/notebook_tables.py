@@ -15,7 +15,8 @@ _show = pyplot.show
 
 def _series(axes: Axes) -> Iterator[tuple[str, list[str], list[float]]]:
     """Label, places and values of each line and each row of bars."""
-    for line in axes.get_lines():
+    lines: Any = axes.get_lines()  # of numbers, or of words along the horizontal axis
+    for line in lines:
         every = max(1, -(-len(line.get_ydata()) // _ROWS))
         places = [x if isinstance(x, str) else f"{x:.4g}" for x in line.get_xdata()]
         yield str(line.get_label()), places[::every], list(line.get_ydata())[::every]
@@ -33,14 +34,14 @@ def tables(axes: Axes) -> str:
         named = (axes.get_ylabel() or axes.get_title() or "y") if label[0] == "_" else label
         groups.setdefault(tuple(places), {})[named] = values
     found = ""
-    for places, columns in groups.items():
+    for along, columns in groups.items():
         head = (axes.get_xlabel() or "x", *columns)
         top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
         body = "".join(
             f'<tr><th scope="row">{escape(place)}</th>'
             + "".join(f"<td>{value:.3g}</td>" for value in row)
             + "</tr>"
-            for place, *row in zip(places, *columns.values(), strict=True)
+            for place, *row in zip(along, *columns.values(), strict=True)
         )
         title = escape(axes.get_title())
         found += f"<table><caption>{title}</caption>" if title else "<table>"
@@ -55,7 +56,7 @@ def show(*arguments: Any, **more: Any) -> None:
     _show(*arguments, **more)
     if found:
         folded = f'<details class="data"><summary>数据表</summary>{found}</details>'
-        display({"text/html": folded}, raw=True)
+        display({"text/html": folded}, raw=True)  # type: ignore[no-untyped-call]
 
 
 pyplot.show = show

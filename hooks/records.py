@@ -135,8 +135,9 @@ def find_outdated(results: Results, cache: Path) -> dict[str, str]:
         results: what is published.
         cache: folder that keeps the answer until code or records change.
     """
-    checksums = [r.checksum for r in (*results.runs, *results.analyses.values())]
-    key = hashlib.sha256(" ".join([software().source_sha256, *checksums]).encode()).hexdigest()
+    every: list[Record | AnalysisRecord] = [*results.runs, *results.analyses.values()]
+    known = " ".join([software().source_sha256, *(record.checksum for record in every)])
+    key = hashlib.sha256(known.encode()).hexdigest()
     kept = cache / f"outdated-{key[:16]}.json"
     if not kept.exists():
         current = functools.cache(fingerprint)
@@ -191,7 +192,7 @@ def _loaded(read: Callable[[Path], Any], path: Path) -> Any:
 
 
 def _checked(path: Path, split: str) -> Record:
-    record = _loaded(read_record, path)
+    record: Record = _loaded(read_record, path)
     why = objection(record)
     if record.data.eval_split != split:
         why = f"its split is not {split!r}"

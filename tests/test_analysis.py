@@ -49,7 +49,7 @@ def test_a_residual_of_zero_has_ratio_zero(network: str) -> None:
     model = build(network).eval()
     second = list(blocks(model).values())[1]
     last: nn.Module = second.get_submodule("bn2" if network == "resnet18" else "norm2")
-    nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    nn.init.zeros_(last.weight)
     ratios = residual_ratios(model, draw(4, seed=0)[0])
     assert ratios[1] == 0
     assert all(ratio > 0 for place, ratio in enumerate(ratios) if place != 1)

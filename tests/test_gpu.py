@@ -38,7 +38,7 @@ class Traffic(TorchDispatchMode):
         self.reads = 0
         self.copies = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.aten._local_scalar_dense.default:
             self.reads += args[0].device.type == "cuda"
             return 0.5

@@ -282,7 +282,7 @@ def test_records_that_are_no_results_are_refused(
     tmp_path: Path, change: dict[str, object], why: str
 ) -> None:
     record = invented(NOTES_CPU, 0, 0.93)
-    data = replace(record.data, **change)  # type: ignore[arg-type]
+    data = replace(record.data, **change)
     write_record(replace(record, data=data), tmp_path / "runs" / f"{record.id}.json")
     with pytest.raises(PluginError, match=why):
         read_results(tmp_path)

@@ -41,7 +41,7 @@ def test_what_a_docstring_says_was_reached_is_in_the_records(name: str) -> None:
 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        get_recipe("notes").epochs = 1  # type: ignore[misc]
+        get_recipe("notes").epochs = 1
 
 
 def test_schedule_is_torchs_cosine_annealing_stepped_per_batch() -> None:

@@ -108,7 +108,7 @@ def open_page(browser: Browser, address: str) -> Iterator["functools.partial[Pag
     def opened(path: str, scheme: str = "light", width: int = 1440) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900},
-            color_scheme=scheme,  # type: ignore[arg-type]
+            color_scheme=scheme,
         )
         contexts.append(context)
         page = context.new_page()
@@ -121,7 +121,7 @@ def open_page(browser: Browser, address: str) -> Iterator["functools.partial[Pag
         page.goto(address + path, wait_until="networkidle")
         return page
 
-    yield opened  # type: ignore[misc]
+    yield opened
     for context in contexts:
         context.close()
     assert problems == []
@@ -160,7 +160,7 @@ def test_most_pages_have_code() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  # type: ignore[no-untyped-def]
+def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:
     page = open_page(_path(name), scheme)
     source = (site / name / "index.html").read_text(encoding="utf-8")
     assert page.locator("html").get_attribute("lang") == "zh"
@@ -194,7 +194,7 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:  
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_small_phone(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_page_fits_a_small_phone(open_page, name: str) -> None:
     page = open_page(_path(name), width=320)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     assert page.evaluate(CUT_HEADINGS) == []
@@ -209,7 +209,7 @@ def test_some_page_has_formulas_and_some_a_diagram(site: Path) -> None:
     assert sum(source.count('<figure class="diagram"') for source in sources) >= 3
 
 
-def test_colour_switch_goes_round(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_colour_switch_goes_round(open_page) -> None:
     page = open_page("")
     seen = []
     for _ in range(3):
@@ -218,7 +218,7 @@ def test_colour_switch_goes_round(open_page) -> None:  # type: ignore[no-untyped
     assert seen == ["default", "slate", "default"]
 
 
-def test_menu_opens_on_a_phone(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_menu_opens_on_a_phone(open_page) -> None:
     page = open_page("", width=390)
     link = page.locator(".md-nav--primary a[href$='results/']").first
     assert not link.is_visible() or link.bounding_box()["x"] < 0
@@ -236,7 +236,7 @@ FOCUSABLE = """() => [...document.querySelectorAll(
 
 
 @pytest.mark.parametrize("name", ["", "residual-block", "classify", "notebooks/gradients"])
-def test_the_keyboard_reaches_everything(open_page, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_keyboard_reaches_everything(open_page, name: str) -> None:
     """Tab goes through every link, button, folded part and field in view, and out again."""
     page = open_page(_path(name))
     page.evaluate(f"window.wanted = new Set(({FOCUSABLE})())")
@@ -250,7 +250,7 @@ def test_the_keyboard_reaches_everything(open_page, name: str) -> None:  # type:
     assert page.evaluate("[...wanted].map(e => e.outerHTML.slice(0, 100))") == []
 
 
-def test_code_can_be_copied(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_code_can_be_copied(open_page) -> None:
     page = open_page("model/")
     assert page.locator("article .md-code__button[data-md-type=copy]").count() > 0
 
@@ -290,7 +290,7 @@ QUERIES = {
 }
 
 
-def test_search_understands_chinese(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_search_understands_chinese(open_page) -> None:
     page = open_page("")
     field = page.locator("input.md-search__input")
     field.click()
@@ -325,7 +325,7 @@ def test_first_view_is_light(browser: Browser, address: str, name: str) -> None:
     assert weight < limit * 1000
 
 
-def test_results_link_to_their_records(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_results_link_to_their_records(open_page) -> None:
     page = open_page("results/")
     links = page.locator(".runs a", has_text="JSON")
     assert links.count() >= 2
@@ -334,7 +334,7 @@ def test_results_link_to_their_records(open_page) -> None:  # type: ignore[no-un
         assert answer.json()["data"]["name"] == "cifar10"
 
 
-def test_charts_speak(open_page) -> None:  # type: ignore[no-untyped-def]
+def test_charts_speak(open_page) -> None:
     page = open_page("results/")
     charts = page.locator("figure.chart")
     assert charts.count() >= 4
@@ -344,7 +344,7 @@ def test_charts_speak(open_page) -> None:  # type: ignore[no-untyped-def]
             assert len(drawing.get_attribute("aria-label") or "") > 10
 
 
-def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     waves = torch.arange(300)[:, None] * torch.tensor([0.04, 0.05, 0.07])
     rows, columns = waves[:200, None].sin(), waves[None, :].cos()
