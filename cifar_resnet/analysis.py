@@ -28,11 +28,10 @@ from cifar_resnet.evaluate import evaluate
 from cifar_resnet.files import sha256
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS
-from cifar_resnet.record import DataInfo, read, read_record
+from cifar_resnet.record import SCHEMA, DataInfo, read_record
 from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
 
-SCHEMA = 1
 _BATCH = 128
 _STEPS, _LENGTH = 5, 0.1  # of gradient descent
 BARE, LATER = "-bare", "-later"  # without normalisation; after the steps
@@ -344,21 +343,6 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         values={label: tuple(numbers) for label, numbers in values.items()},
         fingerprint=fingerprint(name, network),
     )
-
-
-def read_analysis(path: Path) -> AnalysisRecord:
-    """Read and validate an analysis record; errors as in `cifar_resnet.record.read_record`.
-
-    Args:
-        path: what ``cifar-resnet analyze`` wrote.
-
-    Example:
-        >>> read_analysis(Path("nowhere.json"))
-        Traceback (most recent call last):
-        cifar_resnet.errors.InputError: record nowhere.json does not exist
-    """
-    record: AnalysisRecord = read(AnalysisRecord, SCHEMA, path)
-    return record
 
 
 def fingerprint(name: str, network: str) -> dict[str, tuple[float, ...]]:

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -31,12 +30,10 @@ from cifar_resnet.compiling import fastest, seconds, training_steps
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
-from cifar_resnet.record import read
+from cifar_resnet.record import SCHEMA
 from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
 from cifar_resnet.train import batches_together
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -314,21 +311,6 @@ def augmentation_share(record: BenchRecord) -> list[float]:
         record: any.
     """
     return [a / b for a, b in zip(record.ours, record.augment, strict=True)]
-
-
-def read_bench(path: Path) -> BenchRecord:
-    """Read and validate a benchmark's record; errors as in `cifar_resnet.record.read_record`.
-
-    Args:
-        path: what ``cifar-resnet bench`` wrote.
-
-    Example:
-        >>> read_bench(Path("nowhere.json"))
-        Traceback (most recent call last):
-        cifar_resnet.errors.InputError: record nowhere.json does not exist
-    """
-    record: BenchRecord = read(BenchRecord, SCHEMA, path)
-    return record
 
 
 def summary(record: BenchRecord) -> str:

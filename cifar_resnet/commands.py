@@ -337,15 +337,15 @@ def _needs_posix(command: str) -> None:
 
 def analyze(args: argparse.Namespace) -> None:
     """Measure single networks, and write a record."""
-    from cifar_resnet.analysis import analyze, read_analysis
+    from cifar_resnet.analysis import AnalysisRecord, analyze
     from cifar_resnet.data import load
-    from cifar_resnet.record import write_record
+    from cifar_resnet.record import read, write_record
 
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
     path = args.out / f"{record.id}.json"
-    kept = read_analysis(path) if path.exists() else record
+    kept = read(AnalysisRecord, path) if path.exists() else record
     if (kept.weights_record, kept.data) != (record.weights_record, record.data):
         of = " ".join(filter(None, (kept.weights_record, kept.data.name, kept.data.eval_split)))
         raise InputError(

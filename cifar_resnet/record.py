@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import Metrics
@@ -15,7 +15,9 @@ from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.software import Software
 
-SCHEMA = 1
+SCHEMA = 1  # of the layout of every kind of record
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def read_record(path: str | Path) -> Record:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: record nowhere.json does not exist
     """
-    record: Record = read(Record, SCHEMA, path)
+    record = read(Record, path)
     for name in ("started", "finished"):
         try:
             datetime.fromisoformat(getattr(record, name))
@@ -153,12 +155,11 @@ def read_record(path: str | Path) -> Record:
     return record
 
 
-def read(kind: Any, schema: int, path: str | Path) -> Any:
+def read(kind: type[_T], path: str | Path) -> _T:
     """Read and validate any dataclass that `write_record` wrote; errors as in `read_record`.
 
     Args:
         kind: the dataclass.
-        schema: the version of its layout that is understood.
         path: the file.
     """
     path = Path(path)
@@ -168,12 +169,12 @@ def read(kind: Any, schema: int, path: str | Path) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"record {path} is not JSON: {error}") from error
-    if isinstance(content, dict) and content.get("schema") != schema:
-        raise InputError(f"record {path}: schema must be {schema}, not {content.get('schema')!r}")
+    if isinstance(content, dict) and content.get("schema") != SCHEMA:
+        raise InputError(f"record {path}: schema must be {SCHEMA}, not {content.get('schema')!r}")
     try:
-        record = parse(kind, content)
+        record: _T = parse(kind, content)
     except InputError as error:
         raise InputError(f"record {path}: {error}") from error
-    if record.checksum != checksum(content):
+    if content.get("checksum") != checksum(content):
         raise InputError(f"record {path}: checksum does not match; the file was edited")
     return record

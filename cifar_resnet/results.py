@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
+from cifar_resnet.analysis import AnalysisRecord, behaves_as_before
 from cifar_resnet.audit import (
     bench_contradictions,
     contradictions,
     measured_otherwise,
     withdrawn,
 )
-from cifar_resnet.bench import BenchRecord, read_bench
+from cifar_resnet.bench import BenchRecord
 from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
@@ -28,12 +28,14 @@ from cifar_resnet.files import sha256
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
-from cifar_resnet.record import Record, read_record, write_record
-from cifar_resnet.software import Software, commit_objection, commit_of
+from cifar_resnet.record import Record, read, read_record, write_record
+from cifar_resnet.software import commit_objection, commit_of
 
 FOLDERS = {"test": "runs", "val": "tuning"}
 ANALYSES = "analyses"
 BENCHMARKS = "bench"
+
+AnyRecord = Record | AnalysisRecord | BenchRecord
 
 
 def add(run: Path, results: Path) -> Path:
@@ -60,22 +62,18 @@ def add(run: Path, results: Path) -> Path:
         cifar_resnet.errors.InputError: record nowhere/record.json does not exist
     """
     source = run if run.suffix == ".json" else run / "record.json"
-    record: Any = _with_commit(_read_any(source))
-    if isinstance(record, BenchRecord):
-        folder, problem = BENCHMARKS, _uncommitted(record.software)
-    elif isinstance(record, AnalysisRecord):
-        folder, problem = ANALYSES, objection(record)
-        published = results / FOLDERS["test"] / f"{record.weights_record}.json"
-        if record.weights_record and not published.exists():
+    record = _with_commit(_read_any(source))
+    problem = objection(record)
+    if isinstance(record, AnalysisRecord) and record.weights_record:
+        if not (results / FOLDERS["test"] / f"{record.weights_record}.json").exists():
             problem = problem or f"its weights are of {record.weights_record}, not published"
-    else:
-        folder = FOLDERS.get(record.data.eval_split, "")
-        problem = objection(record) or next(_other_machines([record]), None)
+    elif isinstance(record, Record):
+        problem = problem or next(_other_machines([record]), None)
     if problem:
         raise InputError(f"{source} cannot be published: {problem}")
-    target = results / folder / f"{record.id}.json"
+    target = results / _place(record)
     if isinstance(record, AnalysisRecord) and target.exists():
-        known = read_analysis(target).finished
+        known = read(AnalysisRecord, target).finished
         if known >= record.finished:
             raise InputError(f"{source}: {target} is published already, of {known}")
     if isinstance(record, Record):
@@ -87,7 +85,7 @@ def add(run: Path, results: Path) -> Path:
     return target
 
 
-def _read_any(source: Path) -> Record | AnalysisRecord | BenchRecord:
+def _read_any(source: Path) -> AnyRecord:
     """A record of whatever kind its fields say; by default of a run."""
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
@@ -95,35 +93,52 @@ def _read_any(source: Path) -> Record | AnalysisRecord | BenchRecord:
         content = {}
     fields = set(content) if isinstance(content, dict) else set()
     if "analysis" in fields:
-        return read_analysis(source)
-    return read_bench(source) if "reference" in fields else read_record(source)
+        return read(AnalysisRecord, source)
+    return read(BenchRecord, source) if "reference" in fields else read_record(source)
 
 
-def _with_commit(record: Any) -> Any:
+def _with_commit(record: AnyRecord) -> AnyRecord:
     ran = record.software
     commit = None if ran.clean else commit_of(ran.source_sha256)
     return replace(record, software=replace(ran, commit=commit, clean=True)) if commit else record
 
 
-def objection(record: Record | AnalysisRecord) -> str | None:
+def _place(record: AnyRecord) -> Path:
+    """Where a record belongs below the folder of all results."""
+    if isinstance(record, Record):
+        folder = FOLDERS.get(record.data.eval_split, "")
+    else:
+        folder = ANALYSES if isinstance(record, AnalysisRecord) else BENCHMARKS
+    return Path(folder, f"{record.id}.json")
+
+
+def misplaced(path: Path, record: AnyRecord) -> str | None:
+    """Why a record must not be where it is; None if it is in its place.
+
+    Args:
+        path: its file, in one of the folders of the results.
+        record: what that holds.
+    """
+    place = _place(record)
+    return None if path.parts[-2:] == place.parts else f"it belongs at {place}; move it there"
+
+
+def objection(record: AnyRecord) -> str | None:
     """Why a record must not be published; None if nothing speaks against it.
 
     Args:
-        record: any valid record, of a run or of an analysis.
+        record: any valid record.
     """
     from torchvision.datasets import CIFAR10
 
-    if record.data.name != "cifar10" or record.data.md5 != dict(
-        CIFAR10.train_list + CIFAR10.test_list
-    ):
-        return "it was not measured on the published CIFAR-10"
-    if record.data.eval_split not in FOLDERS:
-        return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
-    return _uncommitted(record.software)
-
-
-def _uncommitted(said: Software) -> str | None:
-    if not said.clean or said.commit is None:
+    if not isinstance(record, BenchRecord):
+        if record.data.name != "cifar10" or record.data.md5 != dict(
+            CIFAR10.train_list + CIFAR10.test_list
+        ):
+            return "it was not measured on the published CIFAR-10"
+        if record.data.eval_split not in FOLDERS:
+            return f"data.eval_split must be test or val, not {record.data.eval_split!r}"
+    if not record.software.clean or record.software.commit is None:
         return "it was made by code that was not committed"
     return None
 
@@ -242,13 +257,15 @@ def _other_machines(records: Iterable[Record]) -> Iterator[str]:
             )
 
 
+def _own(path: Path, record: AnyRecord) -> Iterator[str]:
+    """What a record of any kind says against itself: its place, its data, its code."""
+    found = misplaced(path, record), objection(record) or commit_objection(record.software)
+    yield from filter(None, found)
+
+
 def _bench(path: Path) -> Iterator[str]:
-    record = read_bench(path)
-    if path.stem != record.id:
-        yield f"its id is {record.id!r}; rename it"
-    problem = _uncommitted(record.software) or commit_objection(record.software)
-    if problem:
-        yield problem
+    record = read(BenchRecord, path)
+    yield from _own(path, record)
     yield from bench_contradictions(record)
     changed = measured_otherwise(record)
     if changed:
@@ -260,12 +277,8 @@ def _bench(path: Path) -> Iterator[str]:
 
 
 def _analysis(path: Path, runs: dict[str, Record]) -> Iterator[str]:
-    record = read_analysis(path)
-    if path.stem != record.id:
-        yield f"its id is {record.id!r}; rename it"
-    problem = objection(record) or commit_objection(record.software)
-    if problem:
-        yield problem
+    record = read(AnalysisRecord, path)
+    yield from _own(path, record)
     run = runs.get(record.weights_record)
     if record.network and run is None:
         yield f"its weights are of run {record.weights_record!r}, which is not published"
@@ -286,15 +299,10 @@ def _problems(
     record = read_record(path)
     yield from _twins(record, records.values())
     records[record.id] = record
-    split = record.data.eval_split
-    if (path.parent.name, path.stem) != (FOLDERS.get(split), record.id):
-        yield f"its id is {record.id!r} and its split {split!r}; move it there"
-    found = objection(record) or commit_objection(record.software)
-    if found:
-        yield found
+    yield from _own(path, record)
     yield from contradictions(record)
     again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
-    again += " --val" if split == "val" else ""
+    again += " --val" if record.data.eval_split == "val" else ""
     again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
     again += _hardware_options(record.hardware)
     yield from (f"{problem}; {again}" for problem in outdated(record, current))

@@ -3,27 +3,29 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TypeVar
 
 from mkdocs.exceptions import PluginError
 from wording import OUTDATED, device
 
-from cifar_resnet.analysis import AnalysisRecord, behaves_as_before, read_analysis
-from cifar_resnet.bench import BenchRecord, read_bench
+from cifar_resnet.analysis import AnalysisRecord, behaves_as_before
+from cifar_resnet.bench import BenchRecord
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, jobs
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
-from cifar_resnet.record import Record, read_record
-from cifar_resnet.results import ANALYSES, BENCHMARKS, FOLDERS, objection, outdated
+from cifar_resnet.record import Record, read, read_record
+from cifar_resnet.results import ANALYSES, BENCHMARKS, FOLDERS, misplaced, objection, outdated
 from cifar_resnet.software import software
 
 RECORDS = "records"  # the folder of their copies in the site
+
+AnyOne = TypeVar("AnyOne", Record, AnalysisRecord, BenchRecord)
 
 
 def spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[float, float | None]:
@@ -105,7 +107,7 @@ def read_results(folder: Path) -> Results:
     fewer epochs alone do not make one, since every label names them, unless an experiment does.
     """
     groups: dict[Recipe, list[Record]] = {}
-    every = _read(folder, "test")
+    every = tuple(_checked(folder / FOLDERS["test"], read_record))
     for run in every:
         alone = not differences(run.recipe) and run.recipe.network == "resnet18"
         if alone and run.recipe not in _compared_only():
@@ -115,8 +117,14 @@ def read_results(folder: Path) -> Results:
         for recipe, runs in groups.items()
     ]
     ordered.sort(key=lambda group: -group.spread(accuracy)[0])
+    analyses = _checked(folder / ANALYSES, partial(read, AnalysisRecord))
+    benchmarks = _checked(folder / BENCHMARKS, partial(read, BenchRecord))
     return Results(
-        tuple(ordered), _read(folder, "val"), every, _analyses(folder), _benchmarks(folder)
+        groups=tuple(ordered),
+        tuning=tuple(_checked(folder / FOLDERS["val"], read_record)),
+        runs=every,
+        analyses={record.id: record for record in analyses},
+        benchmarks=tuple(sorted(benchmarks, key=lambda r: (r.hardware.device, r.network))),
     )
 
 
@@ -159,45 +167,13 @@ def differences(recipe: Recipe) -> list[str]:
     ]
 
 
-def _read(folder: Path, split: str) -> tuple[Record, ...]:
-    return tuple(_checked(path, split) for path in sorted((folder / FOLDERS[split]).glob("*.json")))
-
-
-def _analyses(folder: Path) -> dict[str, AnalysisRecord]:
-    found = {}
-    for path in sorted((folder / ANALYSES).glob("*.json")):
-        record = _loaded(read_analysis, path)
-        why = objection(record)
+def _checked(folder: Path, read: Callable[[Path], AnyOne]) -> Iterator[AnyOne]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = read(path)
+        except InputError as error:
+            raise PluginError(str(error)) from error
+        why = misplaced(path, record) or objection(record)
         if why:
             raise PluginError(f"record {path} cannot be shown: {why}")
-        found[record.id] = record
-    return found
-
-
-def _benchmarks(folder: Path) -> tuple[BenchRecord, ...]:
-    found = []
-    for path in sorted((folder / BENCHMARKS).glob("*.json")):
-        record = _loaded(read_bench, path)
-        if not record.software.clean:
-            raise PluginError(f"record {path} cannot be shown: its code was not committed")
-        found.append(record)
-    return tuple(sorted(found, key=lambda r: (r.hardware.device, r.network)))
-
-
-def _loaded(read: Callable[[Path], Any], path: Path) -> Any:
-    try:
-        return read(path)
-    except InputError as error:
-        raise PluginError(str(error)) from error
-
-
-def _checked(path: Path, split: str) -> Record:
-    record: Record = _loaded(read_record, path)
-    why = objection(record)
-    if record.data.eval_split != split:
-        why = f"its split is not {split!r}"
-    if record.id != path.stem:
-        why = f"its id is {record.id}, not the file's name"
-    if why:
-        raise PluginError(f"record {path} cannot be shown: {why}")
-    return record
+        yield record

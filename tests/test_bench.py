@@ -10,7 +10,6 @@ from torch import nn
 
 from cifar_resnet import cli, compiling
 from cifar_resnet.bench import (
-    SCHEMA,
     BenchRecord,
     augmentation_share,
     reference_steps,
@@ -131,7 +130,7 @@ def test_a_benchmark_ends_in_a_record_and_says_what_it_found(
     plain = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--no-compile"]
     assert cli.main(["bench", *small, *plain, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*.json")
-    record: BenchRecord = read(BenchRecord, SCHEMA, path)
+    record = read(BenchRecord, path)
     assert len(record.ours) == len(record.reference) == len(record.ceiling) == 2
     assert min(*record.ours, *record.reference, record.first_step_seconds) > 0
     assert summary(record) in capsys.readouterr().out

@@ -13,9 +13,9 @@ from PIL import Image
 
 from cifar_resnet import analysis, cli, data
 from cifar_resnet import run as module
-from cifar_resnet.analysis import analyze, read_analysis
+from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.data import CLASSES, Dataset, load
-from cifar_resnet.record import read_record, write_record
+from cifar_resnet.record import read, read_record, write_record
 from tests.site_build import invented
 
 
@@ -265,7 +265,7 @@ def test_the_analysis_of_another_run_is_not_written_over(
     monkeypatch.setattr(analysis, "analyze", lambda *_: other)
     assert cli.main(words) == 2
     assert "or other data (synthetic test)" in capsys.readouterr().err
-    assert read_analysis(tmp_path / "gradients.json").data == made.data
+    assert read(AnalysisRecord, tmp_path / "gradients.json").data == made.data
     (tmp_path / "gradients.json").write_text("notes of mine")
     assert cli.main(words) == 2
     assert "is not JSON" in capsys.readouterr().err

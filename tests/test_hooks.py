@@ -275,7 +275,7 @@ def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:
     [
         ({"name": "synthetic", "md5": {}}, "not measured on the published CIFAR-10"),
         ({"md5": {}}, "not measured on the published CIFAR-10"),
-        ({"eval_split": "val"}, "split"),
+        ({"eval_split": "val"}, "it belongs at tuning/notes-cpu-"),
     ],
 )
 def test_records_that_are_no_results_are_refused(
@@ -285,6 +285,15 @@ def test_records_that_are_no_results_are_refused(
     data = replace(record.data, **change)
     write_record(replace(record, data=data), tmp_path / "runs" / f"{record.id}.json")
     with pytest.raises(PluginError, match=why):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["runs", "analyses", "bench"])
+def test_a_record_under_another_name_is_refused(tmp_path: Path, kind: str) -> None:
+    some = sorted((ROOT / "results" / kind).glob("*.json"))[0]
+    (tmp_path / kind).mkdir()
+    shutil.copy(some, tmp_path / kind / "renamed.json")
+    with pytest.raises(PluginError, match=f"it belongs at {kind}/{some.name}; move it there"):
         read_results(tmp_path)
 
 

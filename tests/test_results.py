@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from cifar_resnet import audit, cli, results
-from cifar_resnet.analysis import analyze, read_analysis
+from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, checksum, write_record
+from cifar_resnet.record import Record, checksum, read, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
 from cifar_resnet.software import Software, source_at
@@ -415,14 +415,14 @@ def analysed(run: Path, published: Path, synthetic: Dataset, tmp_path: Path) -> 
 def test_an_analysis_that_holds_is_not_complained_of(
     run: Path, analysed: Path, tmp_path: Path
 ) -> None:
-    assert read_analysis(analysed).values["trained"]
+    assert read(AnalysisRecord, analysed).values["trained"]
     assert list(check(tmp_path, run / "weights.safetensors")) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"id": "identity-other"}, "rename it"),
+        ({"id": "identity-other"}, "move it there"),
         ({"weights_record": "nothing"}, "run 'nothing', which is not published"),
         ({"weights_sha256": "0" * 64}, "not those of run"),
         ({"fingerprint": {}}, "repeat it: cifar-resnet analyze identity"),
@@ -448,7 +448,7 @@ def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("renamed", {}, "rename it"),
+        ("renamed", {}, "move it there"),
         (None, {"software": {"clean": False}}, "not committed"),
         (None, {"steps": "many"}, "steps must be int"),
         (None, {"flops": 1}, "flops is not what resnet18 needs"),
