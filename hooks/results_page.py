@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
 from html import escape
 from statistics import mean
 
@@ -71,12 +72,30 @@ def _card(group: Group, results: Results) -> str:
     )
 
 
-def learning_curves(results: Results) -> str:
+def by_group(draw: Callable[[Group], str]) -> Callable[[Results], str]:
+    """One group's drawing as it is; several as tabs that switch together."""
+
+    @wraps(draw)
+    def all_groups(results: Results) -> str:
+        if not results.groups:
+            return pending("还没有完成的训练")
+        drawn = {group.label: _old(group, results) + draw(group) for group in results.groups}
+        if len(drawn) == 1:
+            return next(iter(drawn.values()))
+        return "\n\n".join(f'=== "{label}"\n\n    {drawing}' for label, drawing in drawn.items())
+
+    return all_groups
+
+
+def _old(group: Group, results: Results) -> str:
+    """A mark if the code no longer stands behind a group's runs."""
+    mark = results.mark(group.ids)
+    return f"<p>{mark}</p>" if mark else ""
+
+
+@by_group
+def learning_curves(group: Group) -> str:
     """Loss and accuracy by epoch, one line a run."""
-    return _each_group(results, _curves)
-
-
-def _curves(group: Group) -> str:
     epochs = Axis("轮次", 0, group.recipe.epochs)
     panels = []
     for title, field in (("损失（nat）", "loss"), ("准确率", "accuracy")):
@@ -136,12 +155,9 @@ def _confusion(group: Group) -> list[list[int]]:
     ]
 
 
-def confusion_matrix(results: Results) -> str:
+@by_group
+def confusion_matrix(group: Group) -> str:
     """What each class is taken for, in percent of its images."""
-    return _each_group(results, _matrix)
-
-
-def _matrix(group: Group) -> str:
     counts = _confusion(group)
     shares = [[count / sum(row) for count in row] for row in counts]
     worst = _mistakes(group)[0]
@@ -159,12 +175,9 @@ def _matrix(group: Group) -> str:
     )
 
 
-def per_class(results: Results) -> str:
+@by_group
+def per_class(group: Group) -> str:
     """Accuracy of each class."""
-    return _each_group(results, _classes)
-
-
-def _classes(group: Group) -> str:
     indices = range(len(CLASSES))
     spreads = [_class_accuracy(group, i) for i in indices]
     order = sorted(indices, key=lambda i: -spreads[i][0])
@@ -184,12 +197,9 @@ def _class_accuracy(group: Group, index: int) -> tuple[float, float | None]:
     return group.spread(lambda run: run.metrics.per_class_accuracy[index])
 
 
-def calibration(results: Results) -> str:
+@by_group
+def calibration(group: Group) -> str:
     """Accuracy over confidence, with the expected calibration error."""
-    return _each_group(results, _calibration)
-
-
-def _calibration(group: Group) -> str:
     bins = []
     for parts in zip(*(run.metrics.calibration for run in group.runs), strict=True):
         count = sum(part[0] for part in parts)
@@ -211,11 +221,6 @@ def _calibration(group: Group) -> str:
     )
 
 
-def confusions(results: Results) -> str:
-    """The most frequent mistakes, in words."""
-    return _each_group(results, _words)
-
-
 def _mistakes(group: Group) -> list[tuple[int, int, float]]:
     """True class, predicted class and share of the true class, most frequent first."""
     counts = _confusion(group)
@@ -228,7 +233,9 @@ def _mistakes(group: Group) -> list[tuple[int, int, float]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _words(group: Group) -> str:
+@by_group
+def confusions(group: Group) -> str:
+    """The most frequent mistakes, in words."""
     lines = (
         f"<li>{CLASSES[i]}被认成{CLASSES[j]}：占全部{CLASSES[i]}图片的 {share:.1%}。</li>"
         for i, j, share in _mistakes(group)[:5]
@@ -346,22 +353,6 @@ def _digest(run: Record) -> str:
 
 def _link(run: Record, words: str = "JSON") -> str:
     return f"[{words}]({RECORDS}/{run.id}.json)"
-
-
-def _each_group(results: Results, draw: Callable[[Group], str]) -> str:
-    """One group's drawing as it is; several as tabs that switch together."""
-    if not results.groups:
-        return pending("还没有完成的训练")
-    drawn = {group.label: _old(group, results) + draw(group) for group in results.groups}
-    if len(drawn) == 1:
-        return next(iter(drawn.values()))
-    return "\n\n".join(f'=== "{label}"\n\n    {drawing}' for label, drawing in drawn.items())
-
-
-def _old(group: Group, results: Results) -> str:
-    """A mark if the code no longer stands behind a group's runs."""
-    mark = results.mark(group.ids)
-    return f"<p>{mark}</p>" if mark else ""
 
 
 def _wide(table: str) -> str:
