@@ -203,12 +203,6 @@ def _parser() -> _Parser:
     )
     bench.set_defaults(run=commands.bench)
 
-    fingerprint = subcommands.add_parser(
-        "fingerprint", help="what a recipe does, in a few numbers, as JSON"
-    )
-    fingerprint.add_argument("recipe")
-    fingerprint.set_defaults(run=commands.fingerprint)
-
     recipes = subcommands.add_parser("recipes", help="list the recipes")
     recipes.set_defaults(run=commands.recipes)
     return parser

@@ -383,14 +383,6 @@ def bench(args: argparse.Namespace) -> None:
     print(f"record {path}")
 
 
-def fingerprint(args: argparse.Namespace) -> None:
-    """Print a recipe's fingerprint as JSON."""
-    from cifar_resnet.fingerprint import fingerprint
-    from cifar_resnet.recipe import get_recipe
-
-    print(json.dumps(fingerprint(get_recipe(args.recipe)), indent=1))
-
-
 def recipes(args: argparse.Namespace) -> None:
     """List the recipes."""
     import inspect
