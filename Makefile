@@ -9,15 +9,8 @@ EXPERIMENTS ?=
 BUDGET ?= 7m
 JOBS ?= $(if $(filter cpu,$(DEVICE)),1,4)
 BRANCH ?= records
-# pip reads these itself, e.g. make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
-export PIP_INDEX_URL PIP_EXTRA_INDEX_URL
+# pip has variables of its own: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export NO_MKDOCS_2_WARNING := 1
-ifeq ($(PIP_INDEX_URL),)
-unexport PIP_INDEX_URL
-endif
-ifeq ($(PIP_EXTRA_INDEX_URL),)
-unexport PIP_EXTRA_INDEX_URL
-endif
 
 .PHONY: help install serve docs offline docs-update browser test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 
