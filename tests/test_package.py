@@ -41,20 +41,6 @@ def test_modules_import_in_one_direction() -> None:
     assert set(graph) - done == set(), "modules in an import circle"
 
 
-def public_objects() -> list[tuple[str, str]]:
-    found = []
-    for path in sorted(PACKAGE.glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
-                found.append((f"{path.stem}.{node.name}", ast.get_docstring(node) or ""))
-    return found
-
-
-@pytest.mark.parametrize(("name", "docstring"), public_objects())
-def test_every_public_object_has_a_docstring(name: str, docstring: str) -> None:
-    assert docstring
-
-
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
 def test_mutations_can_still_be_made(mutation: Mutation) -> None:
     """`make mutate` tries them; here only that none has gone stale."""
