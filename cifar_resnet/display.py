@@ -3,7 +3,7 @@
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from cifar_resnet.record import Epoch
 
 
-class Display(Protocol):
-    """Told of each step and each epoch; whatever it shows never stops the training."""
+class Display:
+    """Told of each step and each epoch, and shows nothing; others override what they need.
+
+    Whatever a display shows never stops the training.
+    """
 
     def say(self, text: str) -> None:
         """Before the first epoch: something that was decided."""
@@ -24,20 +27,10 @@ class Display(Protocol):
         """After an epoch and its evaluation."""
 
 
-class Silent:
-    """Shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
-        """Nothing."""
-
-    def epoch(self, epoch: "Epoch") -> None:
-        """Nothing."""
+Silent = Display
 
 
-class Terminal:
+class Terminal(Display):
     """A bar for the running epoch and one line for each finished one.
 
     Losses are read from the device only where that is free (CPU); on a GPU the bar shows
