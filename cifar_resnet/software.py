@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -39,15 +40,12 @@ def software() -> Software:
     """
     import torchvision
 
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    modules = sorted(Path(__file__).parent.glob("*.py"))
     commit = git("rev-parse", "HEAD")
     return Software(
         commit=None if commit is None else commit.decode().strip(),
         clean=None if commit is None else git("status", "--porcelain", "-uno") == b"",
-        source_sha256=digest.hexdigest(),
+        source_sha256=_checksum((path.name, path.read_bytes()) for path in modules),
         python=platform.python_version(),
         torch=str(torch.__version__),
         torchvision=torchvision.__version__,
@@ -66,12 +64,20 @@ def source_at(commit: str) -> str | None:
     packed = git("archive", "--format=tar", commit, "cifar_resnet")
     if packed is None:
         return None
-    digest = hashlib.sha256()
+    modules = {}
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        for member in sorted(tar.getmembers(), key=lambda member: member.name):
+        for member in tar.getmembers():
             path, file = PurePosixPath(member.name), tar.extractfile(member)
             if file and len(path.parts) == 2 and path.suffix == ".py":
-                digest.update(path.name.encode() + b"\0" + file.read() + b"\0")
+                modules[path.name] = file.read()
+    return _checksum(sorted(modules.items()))
+
+
+def _checksum(modules: Iterable[tuple[str, bytes]]) -> str:
+    """Of names and contents, in their order."""
+    digest = hashlib.sha256()
+    for name, content in modules:
+        digest.update(name.encode() + b"\0" + content + b"\0")
     return digest.hexdigest()
 
 
