@@ -98,7 +98,7 @@ class Job:
         used = record.hardware
         return (
             (record.recipe, record.seed) == (self.recipe, self.seed)
-            and used.device.partition(":")[0] == self.device
+            and used.kind == self.device
             and self.threads in (None, used.threads)
             and (used.processes == 1 or not self.timed)
             and self.arm.precision in (None, used.precision)

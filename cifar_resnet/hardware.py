@@ -48,6 +48,11 @@ class Hardware:
     yielding: bool = False
     cuda_graphs: bool = False
 
+    @property
+    def kind(self) -> str:
+        """``"cpu"`` or ``"cuda"``, whichever GPU it is."""
+        return self.device.partition(":")[0]
+
 
 def detect(
     device: str | None = None,

@@ -213,8 +213,7 @@ def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
     for record in records:
         used = record.hardware
         if shape(record.recipe) == shape(job.recipe) and (
-            used.device.partition(":")[0] == job.device
-            and job.arm.precision in (None, used.precision)
+            used.kind == job.device and job.arm.precision in (None, used.precision)
         ):
             if not used.compile:
                 return ["--no-compile"]

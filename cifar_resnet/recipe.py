@@ -362,8 +362,14 @@ def changes(recipe: Recipe) -> dict[str, Any]:
         >>> changes(get_recipe("notes", epochs=5, crop_padding=2))
         {'epochs': 5, 'crop_padding': 2}
     """
-    if recipe.name not in RECIPES:
-        return {}
+    return difference(RECIPES[recipe.name](), recipe) if recipe.name in RECIPES else {}
 
-    named = flatten(RECIPES[recipe.name]())
-    return {name: value for name, value in flatten(recipe).items() if value != named[name]}
+
+def difference(old: Recipe, new: Recipe) -> dict[str, Any]:
+    """The fields in which one recipe differs from another, with its values.
+
+    >>> difference(Recipe(name="example"), Recipe(name="example", epochs=5))
+    {'epochs': 5}
+    """
+    before = flatten(old)
+    return {name: value for name, value in flatten(new).items() if value != before[name]}

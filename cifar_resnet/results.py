@@ -27,7 +27,7 @@ from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jo
 from cifar_resnet.files import sha256
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
-from cifar_resnet.recipe import Recipe, assignments, flatten, get_recipe
+from cifar_resnet.recipe import Recipe, assignments, difference, get_recipe
 from cifar_resnet.record import Record, read, read_record, write_record
 from cifar_resnet.software import commit_objection, commit_of
 
@@ -311,9 +311,8 @@ def _problems(
 
 def _hardware_options(used: Hardware) -> str:
     """Options with which a command runs on such hardware again."""
-    kind = used.device.partition(":")[0]
-    threads = f" --threads {used.threads}" if kind == "cpu" else ""
-    return f" --device {kind}{threads} --precision {used.precision}"
+    threads = f" --threads {used.threads}" if used.kind == "cpu" else ""
+    return f" --device {used.kind}{threads} --precision {used.precision}"
 
 
 def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Iterator[str]:
@@ -333,16 +332,11 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
         yield str(error)
         return
     if recipe != record.recipe and record.data.eval_split == "test":
-        changed = ", ".join(_changed_fields(record.recipe, recipe))
+        changed = ", ".join(difference(record.recipe, recipe))
         yield f"the recipe has changed since ({changed})"
     changed = ", ".join(differences(record.fingerprint, now))
     if changed:
         yield f"the code now behaves otherwise ({changed})"
-
-
-def _changed_fields(old: Recipe, new: Recipe) -> list[str]:
-    """Names of the fields in which two recipes differ."""
-    return [name for name, value in flatten(old).items() if flatten(new)[name] != value]
 
 
 def _weights_problems(weights: Path, records: dict[str, Record]) -> Iterator[str]:

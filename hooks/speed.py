@@ -106,7 +106,7 @@ def _by_bench(
 ) -> _Goal:
     aim = f"{'至少' if least else '至多'} {write(limit)}"
     for record in sorted(results.benchmarks, key=lambda record: record.started, reverse=True):
-        if (record.hardware.device.partition(":")[0], record.network) == (kind, network):
+        if (record.hardware.kind, record.network) == (kind, network):
             every = figure(record)
             value = median(every)
             measured = f"{write(value)}（各遍 {write(min(every))} 至 {write(max(every))}）"
@@ -226,9 +226,7 @@ def pace(results: Results) -> str:
     ]
     panels = []
     for kind, name in (("cpu", "CPU"), ("cuda", "GPU")):
-        runs = {
-            k: run for k, run in firsts.items() if run.hardware.device.partition(":")[0] == kind
-        }
+        runs = {k: run for k, run in firsts.items() if run.hardware.kind == kind}
         if runs:
             panels.append(Panel(f"测试准确率，{name}", _pace_chart(name, runs, styles)))
     return figure(
