@@ -116,7 +116,7 @@ def _norms(
     record: AnalysisRecord, shown: dict[str, tuple[str, str]], title: str
 ) -> tuple[Panel, list[list[str]]]:
     """A chart of some networks' norms and its table; ``shown`` gives labels and styles."""
-    series = {key: [log10(v) for v in record.values[key] if v > 0] for key in shown}
+    series = {key: [log10(v) for v in record.values[key]] for key in shown}
     every = [value for values in series.values() for value in values]
     layers = Axis("卷积层（从输入到输出）", 1, max(map(len, series.values())))
     size = Axis("范数", floor(min(every)), floor(max(every)) + 1, lambda v: power(round(v)))

@@ -22,8 +22,8 @@ class Layer:
     field: int
 
 
-def measure(model: nn.Module, size: int = 32) -> dict[str, Layer]:
-    """Run one image through a ResNet and describe each of its layers.
+def measure(model: nn.Module) -> dict[str, Layer]:
+    """Run one 32x32 image through a ResNet and describe each of its layers.
 
     Multiply-adds are those of convolutions and of the fully connected layer. The receptive
     field is that of one output along the longest path, which shortcuts do not widen.
@@ -32,7 +32,7 @@ def measure(model: nn.Module, size: int = 32) -> dict[str, Layer]:
     for module in model.modules():
         module.register_forward_hook(lambda m, _, output: shapes.__setitem__(m, output.shape))
     with torch.inference_mode():
-        model.eval()(torch.zeros(1, 3, size, size))
+        model.eval()(torch.zeros(1, 3, 32, 32))
 
     measured, field, step = {}, 1, 1
     for name in LAYERS:

@@ -8,15 +8,9 @@ import node
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-# Folder of the site: the npm folder it comes from, and which files of it.
-VENDORED = {
-    "assets/vendor/katex": ("katex/dist", ("katex.min.css", "fonts/*.woff2")),
-}
-
-
-OFFLINE = {
-    "assets/vendor/iframe-worker": ("iframe-worker/shim", ("index.js",)),
-}
+# Folder of the site, the npm folder it comes from, and which files of it.
+KATEX = ("assets/vendor/katex", "katex/dist", ("katex.min.css", "fonts/*.woff2"))
+SHIM = ("assets/vendor/iframe-worker", "iframe-worker/shim", ("index.js",))
 
 
 def offline(config: MkDocsConfig) -> bool:
@@ -27,14 +21,13 @@ def offline(config: MkDocsConfig) -> bool:
 def on_config(config: MkDocsConfig) -> None:
     """Name our own shim before the theme names one on a CDN."""
     if offline(config):
-        config.extra["polyfills"] = ["assets/vendor/iframe-worker/index.js"]
+        config.extra["polyfills"] = [f"{SHIM[0]}/index.js"]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the vendored files to the site."""
     node.install()
-    vendored = [*VENDORED.items(), *(OFFLINE.items() if offline(config) else ())]
-    for target, (package, patterns) in vendored:
+    for target, package, patterns in (KATEX, SHIM) if offline(config) else (KATEX,):
         folder = node.MODULES / package
         for pattern in patterns:
             for path in sorted(folder.glob(pattern)):
