@@ -188,31 +188,19 @@ def _fit(
 ) -> Run:
     code = running_code()
     checkpoint = out / "checkpoint.pt"
-    identity = {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
     same = {
-        "identity": identity,
+        "identity": _identity(recipe, data, seed),
         "source_sha256": code.source_sha256,
         "where": where(replace(hardware, processes=world.size), code),
     }
     state = on_main(lambda: resumable(checkpoint, same), world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
-
-    torch.manual_seed(seed)
+    model, optimizer, progress = _prepare(recipe, hardware, seed, state)
     device = torch.device(hardware.device)
-    model = build(recipe.network).to(device).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, recipe)
     train_images, train_labels = data.train_images.to(device), data.train_labels.to(device)
     eval_images = shard(data.eval_images, world).to(device)
-    history: list[Epoch] = []
-    started, sessions, compile_seconds = _now(), 1, 0.0
     logits: Tensor | None = None
     saved = -math.inf
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = [Epoch(**epoch) for epoch in state["history"]]
-        started, sessions = state["started"], state["sessions"] + 1
-        compile_seconds = state["compile_seconds"]
 
     def predict(images: Tensor, size: int | None = None, precision: str = "fp32") -> Tensor:
         broadcast_buffers(model, world)
@@ -220,13 +208,13 @@ def _fit(
         return all_gather(logits, len(data.eval_labels), world).cpu()
 
     forward: Any = data_parallel(model, world)
-    if (hardware.compile or device.type == "cuda") and len(history) < recipe.epochs:
+    if (hardware.compile or device.type == "cuda") and len(progress.history) < recipe.epochs:
         begin = time.perf_counter()
         if hardware.compile:
             forward = compiled(forward, optimizer, hardware)
         compile_ahead(forward, model, optimizer, recipe, hardware, world)
-        compile_seconds += time.perf_counter() - begin
-    for epoch in range(len(history), recipe.epochs):
+        progress.compile_seconds += time.perf_counter() - begin
+    for epoch in range(len(progress.history), recipe.epochs):
         spare_busy_cores(hardware)
         start = time.perf_counter()
         loss, accuracy = train_epoch(
@@ -252,7 +240,7 @@ def _fit(
         metrics = measure(logits, data.eval_labels)
         if not math.isfinite(metrics.loss):
             raise InputError(f"epoch {epoch + 1}: the {data.split} loss is {metrics.loss}")
-        history.append(
+        progress.history.append(
             Epoch(
                 epoch=epoch + 1,
                 learning_rate=optimizer.param_groups[0]["lr"],
@@ -263,66 +251,100 @@ def _fit(
                 seconds=seconds,
             )
         )
-        if not world.is_main:
-            continue
-        display.epoch(history[-1])
-        if not last and time.monotonic() - saved < _SECONDS_BETWEEN_CHECKPOINTS:
-            continue
-        saved = time.monotonic()
-        save_checkpoint(
-            checkpoint,
-            {
-                **same,
-                "compile": hardware.compile,
-                "cuda_graphs": hardware.cuda_graphs,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "history": [asdict(epoch) for epoch in history],
-                "started": started,
-                "sessions": sessions,
-                "compile_seconds": compile_seconds,
-            },
-        )
+        if world.is_main:
+            display.epoch(progress.history[-1])
+            if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
+                saved = time.monotonic()
+                settings = {"compile": hardware.compile, "cuda_graphs": hardware.cuda_graphs}
+                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(checkpoint, same | settings | states | asdict(progress))
 
     if logits is None:  # interrupted between the last checkpoint and the record
         logits = predict(eval_images)
     mirrored = predict(eval_images.flip(-1))
     record = None
     if world.is_main:
-        finished = _now()
-        stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
-        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:6]
-        record_id = f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}-{digest}"
-        seen = len(train_images) // recipe.batch_size * recipe.batch_size
-        record = Record(
-            schema=SCHEMA,
-            id=record_id,
-            recipe=recipe,
-            changes=changes(recipe),
-            seed=seed,
-            data=DataInfo(
-                name=data.name,
-                md5=data.md5,
-                train_images=len(train_images),
-                eval_split=data.split,
-                eval_images=len(data.eval_images),
-            ),
-            software=code,
-            hardware=replace(hardware, processes=world.size),
-            started=started,
-            finished=finished,
-            sessions=sessions,
-            compile_seconds=compile_seconds,
-            train_seconds=sum(epoch.seconds for epoch in history),
-            images_per_second=median(seen / epoch.seconds for epoch in history),
-            history=tuple(history),
-            metrics=measure(logits, data.eval_labels),
-            flip_averaged_accuracy=measure(logits + mirrored, data.eval_labels).accuracy,
-            fingerprint=_fingerprint(recipe, NETWORKS[recipe.network]),
-            weights_sha256=save_weights(out / "weights.safetensors", model, record_id),
-        )
+        used = replace(hardware, processes=world.size)
+        record = _record(recipe, data, used, seed, progress, logits, mirrored)
+        digest = save_weights(out / "weights.safetensors", model, record.id)
+        record = replace(record, weights_sha256=digest)
         write_record(record, out / "record.json")
     return Run(model, broadcast_object(record, world))
+
+
+def _identity(recipe: Recipe, data: Dataset, seed: int) -> dict[str, Any]:
+    """What a run is of."""
+    return {"recipe": asdict(recipe), "seed": seed, "data": data.name, "split": data.split}
+
+
+@dataclass
+class _Progress:
+    """How far a run is; a checkpoint keeps it beside the model and the optimizer."""
+
+    history: list[Epoch]
+    started: str
+    sessions: int
+    compile_seconds: float
+
+
+def _prepare(
+    recipe: Recipe, hardware: Hardware, seed: int, state: dict[str, Any] | None
+) -> tuple[nn.Module, torch.optim.SGD, _Progress]:
+    """Model, optimizer and progress: of a new run, or as a checkpoint has them."""
+    torch.manual_seed(seed)
+    model = build(recipe.network).to(hardware.device).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, recipe)
+    if not state:
+        return model, optimizer, _Progress([], _now(), 1, 0.0)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    history = [Epoch(**epoch) for epoch in state["history"]]
+    sessions, seconds = state["sessions"] + 1, state["compile_seconds"]
+    return model, optimizer, _Progress(history, state["started"], sessions, seconds)
+
+
+def _record(
+    recipe: Recipe,
+    data: Dataset,
+    hardware: Hardware,
+    seed: int,
+    progress: _Progress,
+    logits: Tensor,
+    mirrored: Tensor,
+) -> Record:
+    """Of a run that has just ended, but for the checksum of its weights."""
+    finished = _now()
+    stamp = datetime.fromisoformat(finished).strftime("%Y%m%dT%H%M%SZ")
+    digest = hashlib.sha256(repr(_identity(recipe, data, seed)).encode()).hexdigest()[:6]
+    seen = len(data.train_images) // recipe.batch_size * recipe.batch_size
+    seconds = [epoch.seconds for epoch in progress.history]
+    return Record(
+        schema=SCHEMA,
+        id=f"{recipe.name}-{data.name}-{data.split}-seed{seed}-{stamp}-{digest}",
+        recipe=recipe,
+        changes=changes(recipe),
+        seed=seed,
+        data=DataInfo(
+            name=data.name,
+            md5=data.md5,
+            train_images=len(data.train_images),
+            eval_split=data.split,
+            eval_images=len(data.eval_images),
+        ),
+        software=running_code(),
+        hardware=hardware,
+        started=progress.started,
+        finished=finished,
+        sessions=progress.sessions,
+        compile_seconds=progress.compile_seconds,
+        train_seconds=sum(seconds),
+        images_per_second=median(seen / each for each in seconds),
+        history=tuple(progress.history),
+        metrics=measure(logits, data.eval_labels),
+        flip_averaged_accuracy=measure(logits + mirrored, data.eval_labels).accuracy,
+        fingerprint=_fingerprint(recipe, NETWORKS[recipe.network]),
+        weights_sha256="",
+    )
 
 
 def _now() -> str:

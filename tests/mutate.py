@@ -164,8 +164,9 @@ MUTATIONS = (
     _code(
         "the best epoch reported",
         "run",
-        "            metrics=measure(logits, data.eval_labels),\n",
-        "            metrics=replace(metrics, accuracy=max(e.eval_accuracy for e in history)),\n",
+        "metrics=measure(logits, data.eval_labels),",
+        "metrics=replace(measure(logits, data.eval_labels), "
+        "accuracy=max(e.eval_accuracy for e in progress.history)),",
         "tests/test_run.py",
     ),
     _code(
