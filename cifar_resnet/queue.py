@@ -17,8 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -37,6 +37,8 @@ from cifar_resnet.software import software
 
 _HOPELESS = 3  # processes that fail while no run ends well: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
+
+_Running = dict[tuple[Job, ...], "subprocess.Popen[bytes]"]
 
 
 def parse_budget(text: str) -> float:
@@ -68,9 +70,10 @@ def run(
 ) -> list[Path]:
     """Run jobs until they are done or the budget is spent.
 
-    Whether compiling pays is measured once for each network and batch size: the later runs are
-    told what the first one found. What is compared is run in the precision of what is
-    published. Where three processes fail and no run has ended well, the rest is not tried.
+    Whether compiling pays is measured once for each network, batch size, kind of device and
+    compared precision, and for short and long runs apart: the later ones are told what the first
+    one found. What is compared is run in the precision of what is published. Where three
+    processes fail and no run has ended well, the rest is not tried.
 
     Args:
         queue: what to run, in order.
@@ -91,19 +94,14 @@ def run(
     """
     if budget <= grace:
         raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
-    before = {  # stopped, or the terminal closed: pauses as Ctrl-C does; not under nohup
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
     deadline = time.monotonic() + budget - grace
     waiting, records = list(queue), list(here)
-    running: dict[tuple[Job, ...], subprocess.Popen[bytes]] = {}
+    running: _Running = {}
     failed: list[Path] = []
     ended_well = False
-    try:
-        while (waiting and time.monotonic() < deadline) or running:
-            while waiting and len(running) < parallel and time.monotonic() < deadline:
+    with _pausing(running, out):
+        while (waiting or running) and time.monotonic() < deadline:
+            while waiting and len(running) < parallel:
                 if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
                 together = _sharing(waiting, out, alone=parallel == 1)
@@ -133,26 +131,43 @@ def run(
                     if len(failed) == _HOPELESS and not ended_well and waiting:
                         print(f"{len(waiting)} more are not tried: all have failed so far")
                         waiting.clear()
-            if time.monotonic() >= deadline:
-                break
+    return failed
+
+
+@contextmanager
+def _pausing(running: _Running, out: Path) -> Iterator[None]:
+    """Pause in the end what still runs then; stopped, too, or when the terminal is closed.
+
+    Both pause as Ctrl-C does, but not under nohup.
+    """
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # it comes twice when a terminal is closed
-        for process in running.values():
-            process.send_signal(signal.SIGINT)
-        for together, process in running.items():
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
-                process.kill()
-                process.wait()
-            for job in together:
-                ended = (out / job.folder / "record.json").exists()
-                with suppress(OSError):
-                    print(f"{'finished' if ended else 'paused  '}  {job.folder}", flush=True)
+        _pause(running, out)
         for number, handler in before.items():
             signal.signal(number, handler)
-    return failed
+
+
+def _pause(running: _Running, out: Path) -> None:
+    for process in running.values():
+        process.send_signal(signal.SIGINT)
+    for together, process in running.items():
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
+            process.kill()
+            process.wait()
+        for job in together:
+            ended = (out / job.folder / "record.json").exists()
+            with suppress(OSError):
+                print(f"{'finished' if ended else 'paused  '}  {job.folder}", flush=True)
 
 
 def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ...]:
