@@ -1,4 +1,4 @@
-"""Does a record agree with itself, and with what was published before it?"""
+"""Does a record agree with itself, with the code that measured, with what was published before?"""
 
 import ast
 import json
@@ -35,30 +35,29 @@ def contradictions(record: Record) -> Iterator[str]:
         >>> [problem for path in paths for problem in contradictions(read_record(path))]
         []
     """
-    metrics, data, recipe = record.metrics, record.data, record.recipe
-    rows, count = metrics.confusion, data.eval_images
+    rows, count = record.metrics.confusion, record.data.eval_images
     if len(rows) != _CLASSES or any(len(row) != _CLASSES for row in rows) or count < 1:
         yield "metrics.confusion is no table of ten classes"
         return
+    for name, holds in (_metrics(record) | _history(record) | _times(record)).items():
+        if not holds:
+            yield f"{name} contradicts the rest of it"
+
+
+def _metrics(record: Record) -> dict[str, bool]:
+    """Which figures of the evaluation agree."""
+    metrics, data = record.metrics, record.data
+    rows, count = metrics.confusion, data.eval_images
     right = [row[index] for index, row in enumerate(rows)]
-    seen = data.train_images // recipe.batch_size * recipe.batch_size
     bins = len(metrics.calibration)
-    finished = datetime.fromisoformat(record.finished)
-    began = f"{recipe.name}-{data.name}-{data.eval_split}-seed{record.seed}-"
     hits = sum(images * accuracy for images, _, accuracy in metrics.calibration)
-    gap = sum(images * abs(sure - right) for images, sure, right in metrics.calibration)
-    last = record.history[-1] if record.history else None
-    steps = data.train_images // recipe.batch_size
-    times = [epoch.seconds for epoch in record.history] or [0.0]
-    elapsed = finished - datetime.fromisoformat(record.started)
-    least = record.train_seconds + (record.compile_seconds or 0.0)
-    for name, holds in {
+    gap = sum(images * abs(sure - accuracy) for images, sure, accuracy in metrics.calibration)
+    return {
         "data.train_images or data.eval_images": (data.train_images, count)
         == _IMAGES.get(data.eval_split),
         "metrics.confusion": sum(map(sum, rows)) == count
         and (data.eval_split != "test" or {sum(row) for row in rows} == {count // _CLASSES}),
         "metrics.accuracy": _near(metrics.accuracy, sum(right) / count),
-        "id": record.id.startswith(f"{began}{finished.strftime('%Y%m%dT%H%M%SZ')}"),
         "flip_averaged_accuracy": _share_of(record.flip_averaged_accuracy or 0.0, count),
         "metrics.per_class_accuracy": len(rows) == len(metrics.per_class_accuracy)
         and all(
@@ -73,32 +72,48 @@ def contradictions(record: Record) -> Iterator[str]:
             for index, (images, sure, _) in enumerate(metrics.calibration)
         ),
         "metrics.calibration_error": _near(metrics.calibration_error, gap / count),
-        "history": [epoch.epoch for epoch in record.history]
-        == list(range(1, record.recipe.epochs + 1))
-        and last is not None
-        and _near(last.eval_accuracy, metrics.accuracy)
-        and _near(last.eval_loss, metrics.loss)
+    }
+
+
+def _history(record: Record) -> dict[str, bool]:
+    """Which figures of the epochs agree."""
+    recipe, metrics, history = record.recipe, record.metrics, record.history
+    steps = record.data.train_images // recipe.batch_size
+    return {
+        "history": [epoch.epoch for epoch in history] == list(range(1, recipe.epochs + 1))
+        and _near(history[-1].eval_accuracy, metrics.accuracy)
+        and _near(history[-1].eval_loss, metrics.loss)
         and all(
-            _share_of(epoch.train_accuracy, seen)
-            and _share_of(epoch.eval_accuracy, count)
+            _share_of(epoch.train_accuracy, steps * recipe.batch_size)
+            and _share_of(epoch.eval_accuracy, record.data.eval_images)
             and min(epoch.train_loss, epoch.eval_loss) > 0
-            for epoch in record.history
+            for epoch in history
         ),
         "history's learning rates": all(
             _near(epoch.learning_rate, learning_rate(recipe, epoch.epoch - 1 / steps))
-            for epoch in record.history
+            for epoch in history
         ),
+    }
+
+
+def _times(record: Record) -> dict[str, bool]:
+    """Which times agree, and the name that holds one."""
+    recipe, data = record.recipe, record.data
+    finished = datetime.fromisoformat(record.finished)
+    began = f"{recipe.name}-{data.name}-{data.eval_split}-seed{record.seed}-"
+    times = [epoch.seconds for epoch in record.history] or [0.0]
+    seen = data.train_images // recipe.batch_size * recipe.batch_size
+    elapsed = finished - datetime.fromisoformat(record.started)
+    least = record.train_seconds + (record.compile_seconds or 0.0)
+    return {
+        "id": record.id.startswith(f"{began}{finished.strftime('%Y%m%dT%H%M%SZ')}"),
         "train_seconds": math.isclose(record.train_seconds, sum(times), rel_tol=1e-6),
         "images_per_second": min(times) > 0
         and math.isclose(
-            record.images_per_second,
-            median(steps * recipe.batch_size / seconds for seconds in times),
-            rel_tol=1e-6,
+            record.images_per_second, median(seen / seconds for seconds in times), rel_tol=1e-6
         ),
         "finished": record.sessions > 1 or elapsed.total_seconds() > least - 2,
-    }.items():
-        if not holds:
-            yield f"{name} contradicts the rest of it"
+    }
 
 
 def bench_contradictions(record: BenchRecord) -> Iterator[str]:
