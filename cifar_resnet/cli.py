@@ -1,6 +1,7 @@
 """The command line. torch is imported only once a command needs it.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong input (one line on standard error), 130 interrupted.
+Exit codes: 0 done; 1 a check or a run of an experiment failed, or the reader of the output went
+away; 2 wrong input (one line on standard error); 130 interrupted.
 """
 
 import argparse
@@ -235,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
-        args.run(args)
+        code: int | None = args.run(args)
     except InputError as error:
         print(f"cifar-resnet: {error}", file=sys.stderr)
         return 2
@@ -256,4 +257,4 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code or 0

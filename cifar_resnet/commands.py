@@ -1,4 +1,7 @@
-"""What each command of the command line does; each imports what it needs when it runs."""
+"""What each command of the command line does; each imports what it needs when it runs.
+
+A command that can fail without an exception returns an exit code; for the others it is 0.
+"""
 
 import argparse
 import json
@@ -16,6 +19,7 @@ from cifar_resnet.errors import InputError
 if TYPE_CHECKING:
     from cifar_resnet.data import Dataset
     from cifar_resnet.distributed import World
+    from cifar_resnet.experiments import Job
     from cifar_resnet.hardware import Hardware
     from cifar_resnet.recipe import Recipe
     from cifar_resnet.record import Record
@@ -36,19 +40,12 @@ def train(args: argparse.Namespace) -> None:
 
     from cifar_resnet.data import load
     from cifar_resnet.distributed import join, local_device, on_main
-    from cifar_resnet.hardware import detect
     from cifar_resnet.resume import finished_seeds, refuse_used_folder
     from cifar_resnet.run import refuse_wrong_plan
 
     for seed in args.seed:
         refuse_wrong_plan(recipe, seed)
-    hardware = detect(
-        local_device(args.device),
-        precision=args.precision,
-        threads=args.threads,
-        compile=args.compile,
-        cuda_graphs=args.cuda_graphs,
-    )
+    hardware = _hardware(args, local_device(args.device))
     data = load(args.data, val=args.val)
     folders = _run_folders(args, f"{recipe.name}-{data.name}-{data.split}")
     with join(hardware.device) as world:
@@ -78,6 +75,19 @@ def train(args: argparse.Namespace) -> None:
             f"{len(records)} seeds: mean {mean(accuracies):.2%}, "
             f"sample standard deviation {stdev(accuracies):.2%}"
         )
+
+
+def _hardware(args: argparse.Namespace, device: str | None) -> "Hardware":
+    """As the options of training say."""
+    from cifar_resnet.hardware import detect
+
+    return detect(
+        device,
+        precision=args.precision,
+        threads=args.threads,
+        compile=args.compile,
+        cuda_graphs=args.cuda_graphs,
+    )
 
 
 def _train_one(
@@ -211,31 +221,32 @@ def predict(args: argparse.Namespace) -> None:
         print(json.dumps(answers))
 
 
-def results_add(args: argparse.Namespace) -> None:
-    """Publish finished runs, analyses and benchmarks."""
+def results_add(args: argparse.Namespace) -> int:
+    """Publish finished runs, analyses and benchmarks; a line for each that cannot be."""
     from cifar_resnet.results import add
 
-    problems = []
+    code = 0
     for folder in args.run_folders:
         try:
             print(add(folder, args.results))
         except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise InputError("\ncifar-resnet: ".join(problems))
+            print(f"cifar-resnet: {error}", file=sys.stderr)
+            code = 2
+    return code
 
 
-def results_check(args: argparse.Namespace) -> None:
+def results_check(args: argparse.Namespace) -> int:
     """Fail with a line for each published thing that no longer holds."""
     from cifar_resnet.predict import WEIGHTS
     from cifar_resnet.results import check
 
-    problem = ""
+    code = 0
     for problem in check(args.results, WEIGHTS):
         print(f"cifar-resnet: {problem}", file=sys.stderr)
-    if problem:
-        raise SystemExit(1)
-    print("every published record and the weights still hold")
+        code = 1
+    if code == 0:
+        print("every published record and the weights still hold")
+    return code
 
 
 def experiments_list(args: argparse.Namespace) -> None:
@@ -266,7 +277,7 @@ def experiments_status(args: argparse.Namespace) -> None:
             print(f"    {job.folder}{'  (begun)' if kept else ''}")
 
 
-def experiments_run(args: argparse.Namespace) -> None:
+def experiments_run(args: argparse.Namespace) -> int:
     """Run what is missing within the budget."""
     import torch
 
@@ -287,14 +298,6 @@ def experiments_run(args: argparse.Namespace) -> None:
                 "`cifar-resnet experiments list` tells which are for a CPU"
             )
     wanted = jobs(select(args.names, find_device(args.device).partition(":")[0]))
-    options = []
-    for name in ("data", "device", "precision", "threads"):
-        value = getattr(args, name)
-        options += [] if value is None else [f"--{name}", str(value)]
-    if args.compile is not None:
-        options.append("--compile" if args.compile else "--no-compile")
-    if args.cuda_graphs:
-        options.append("--cuda-graphs")
     published, done = finished([args.results / "runs"]), finished([args.out])
     if args.again:
         ids = {record.id for record in done} & {record.id for record in published}
@@ -308,7 +311,7 @@ def experiments_run(args: argparse.Namespace) -> None:
     failed = run(
         queue,
         args.out,
-        options=options,
+        options=_training_options(args),
         here=[] if args.compile is not None else done,
         published=published,
         budget=budget,
@@ -317,12 +320,30 @@ def experiments_run(args: argparse.Namespace) -> None:
     if failed:
         logs = ", ".join(map(str, failed))
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
-        raise SystemExit(1)
+        return 1
     if args.again:
-        again = finished([args.out])
-        for job in wanted:
-            new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
-            print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
+        _compare(wanted, finished([args.out]), published)
+    return 0
+
+
+def _training_options(args: argparse.Namespace) -> list[str]:
+    """What ``experiments run`` was given for each run, as words for ``cifar-resnet train``."""
+    options = []
+    for name in ("data", "device", "precision", "threads"):
+        value = getattr(args, name)
+        options += [] if value is None else [f"--{name}", str(value)]
+    if args.compile is not None:
+        options.append("--compile" if args.compile else "--no-compile")
+    if args.cuda_graphs:
+        options.append("--cuda-graphs")
+    return options
+
+
+def _compare(jobs: "list[Job]", again: "list[Record]", published: "list[Record]") -> None:
+    """Print the accuracy of each repeated run beside the published one."""
+    for job in jobs:
+        new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
+        print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
 
 
 def _accuracy(records: "Iterable[Record]") -> str:
@@ -358,20 +379,13 @@ def analyze(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure the speed of training, and write a record."""
     from cifar_resnet.bench import bench, summary
-    from cifar_resnet.hardware import detect
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
 
     _needs_posix("bench")
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--rounds and --steps must be at least 1")
-    hardware = detect(
-        args.device,
-        precision=args.precision,
-        threads=args.threads,
-        compile=args.compile,
-        cuda_graphs=args.cuda_graphs,
-    )
+    hardware = _hardware(args, args.device)
     usual = get_recipe("notes" if hardware.device == "cpu" else "fast").batch_size
     batch_size = usual if args.batch_size is None else args.batch_size
     recipe = get_recipe("notes", network=args.network, batch_size=batch_size)
