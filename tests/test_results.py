@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +30,8 @@ from cifar_resnet.software import Software, source_at
 from tests.site_build import MD5, ROOT, invented, invented_bench
 
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
+
+Problems = Callable[..., str]
 
 
 def committed(software: Software) -> Software:
@@ -65,9 +69,27 @@ def published(run: Path, tmp_path: Path) -> Path:
     return add(run, tmp_path)
 
 
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """The run's record in a folder of its own, to be changed."""
+    return Path(shutil.copy(run / "record.json", tmp_path))
+
+
+@pytest.fixture
+def problems(run: Path, tmp_path: Path) -> Problems:
+    """All that is said against what is published, and against the run's weights or others."""
+    own = run / "weights.safetensors"
+    return lambda weights=own: "\n".join(check(tmp_path, weights))
+
+
 def rewrite(path: Path, **changes: Any) -> None:
-    """Change fields of a record and sign it, as someone would who wants to cheat."""
-    content = json.loads(path.read_text()) | changes
+    """Change fields of a record and sign it, as someone would who wants to cheat.
+
+    An object is changed in the fields that are given, or emptied.
+    """
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        content[name] = content[name] | value if isinstance(value, dict) and value else value
     content["checksum"] = checksum(content)
     path.write_text(json.dumps(content))
 
@@ -90,12 +112,9 @@ def test_what_holds_is_not_complained_of(run: Path, published: Path, tmp_path: P
     ],
 )
 def test_what_must_not_be_published_is_refused(
-    run: Path, tmp_path: Path, changes: dict[str, Any], message: str
+    copy: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    copy = tmp_path / "record.json"
-    copy.write_text((run / "record.json").read_text())
-    content = json.loads(copy.read_text())
-    rewrite(copy, **{key: content[key] | value for key, value in changes.items()})
+    rewrite(copy, **changes)
     with pytest.raises(InputError, match=message):
         add(tmp_path, tmp_path / "results")
 
@@ -103,12 +122,10 @@ def test_what_must_not_be_published_is_refused(
 @pytest.mark.parametrize("said", [{"commit": None, "clean": None}, {"clean": False}])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_run_that_git_did_not_know_gets_the_commit_of_its_code(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], known: bool
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], known: bool
 ) -> None:
-    copy = tmp_path / "record.json"
-    copy.write_text((run / "record.json").read_text())
     ran = json.loads(copy.read_text())["software"]
-    rewrite(copy, software=ran | said)
+    rewrite(copy, software=said)
     commits = {ran["source_sha256"]: "c" * 40} if known else {}
     monkeypatch.setattr(results, "commit_of", commits.get)
     if known:
@@ -148,36 +165,18 @@ def test_runs_in_different_arithmetic_stand_side_by_side_where_they_are_compared
     assert len(list(results._missing_seeds(left_out))) == 1
 
 
-def problems(results: Path, weights: Path) -> str:
-    return "\n".join(check(results, weights))
-
-
-@pytest.mark.parametrize(
-    ("part", "changes", "named"),
-    [
-        ("metrics", {"accuracy": 0.99}, "metrics.accuracy"),
-        ("metrics", {"per_class_accuracy": [0.99] * 10}, "metrics.per_class_accuracy"),
-        ("metrics", {"calibration_error": 0.001}, "metrics.calibration_error"),
-        (
-            "metrics",
-            {"calibration": [[10000, 0.48, 0.5]] + [[0, 0, 0]] * 14},
-            "metrics.calibration",
-        ),
-        ("data", {"eval_images": 100}, "data.train_images or data.eval_images"),
-        ("data", {"train_images": 45000}, "data.train_images or data.eval_images"),
-    ],
-)
-def test_figures_that_contradict_each_other_are_noticed(
-    run: Path, published: Path, tmp_path: Path, part: str, changes: dict[str, Any], named: str
-) -> None:
-    content = json.loads(published.read_text())
-    rewrite(published, **{part: content[part] | changes})
-    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"metrics": {"accuracy": 0.99}}, "metrics.accuracy"),
+        ({"metrics": {"per_class_accuracy": [0.99] * 10}}, "metrics.per_class_accuracy"),
+        ({"metrics": {"calibration_error": 0.001}}, "metrics.calibration_error"),
+        (
+            {"metrics": {"calibration": [[10000, 0.48, 0.5]] + [[0, 0, 0]] * 14}},
+            "metrics.calibration",
+        ),
+        ({"data": {"eval_images": 100}}, "data.train_images or data.eval_images"),
+        ({"data": {"train_images": 45000}}, "data.train_images or data.eval_images"),
         ({"train_seconds": 50.0}, "train_seconds"),
         ({"images_per_second": 9000.0}, "images_per_second"),
         ({"finished": "2026-01-01T00:00:01+00:00"}, "finished"),
@@ -185,13 +184,14 @@ def test_figures_that_contradict_each_other_are_noticed(
         ({"flip_averaged_accuracy": 1.01}, "flip_averaged_accuracy"),
         ({"flip_averaged_accuracy": 0.50003}, "flip_averaged_accuracy"),
         ({"id": "smoke-cifar10-test-seed1-20260101T120000Z"}, "id"),
+        ({"history": []}, "history"),
     ],
 )
-def test_times_that_contradict_each_other_are_noticed(
-    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any], named: str
+def test_figures_that_contradict_each_other_are_noticed(
+    published: Path, problems: Problems, changes: dict[str, Any], named: str
 ) -> None:
     rewrite(published, **changes)
-    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
+    assert f"{named} contradicts" in problems()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="its instructions can be left out")
@@ -217,11 +217,11 @@ def test_published_records_hold_on_another_processor_too() -> None:
     ],
 )
 def test_an_impossible_history_is_noticed(
-    run: Path, published: Path, tmp_path: Path, changes: dict[str, float], named: str
+    published: Path, problems: Problems, changes: dict[str, float], named: str
 ) -> None:
     (epoch,) = json.loads(published.read_text())["history"]
     rewrite(published, history=[epoch | changes])
-    assert f"{named} contradicts" in problems(tmp_path, run / "weights.safetensors")
+    assert f"{named} contradicts" in problems()
 
 
 @pytest.mark.parametrize(
@@ -230,22 +230,16 @@ def test_an_impossible_history_is_noticed(
     ids=str,
 )
 def test_an_odd_record_is_one_line(
-    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any]
+    published: Path, problems: Problems, changes: dict[str, Any]
 ) -> None:
-    content = json.loads(published.read_text())
-    rewrite(published, metrics=content["metrics"] | changes, fingerprint={"recipe": 3})
-    found = problems(tmp_path, run / "weights.safetensors")
+    rewrite(published, metrics=changes, fingerprint={"recipe": 3})
+    found = problems()
     assert "contradicts" in found or "no table of ten classes" in found
 
 
-def test_runs_must_not_be_picked(run: Path, published: Path, tmp_path: Path) -> None:
+def test_runs_must_not_be_picked(published: Path, problems: Problems) -> None:
     rewrite(published, seed=7)
-    assert "of 1 runs seed 0 is not published" in problems(tmp_path, run / "weights.safetensors")
-
-
-def test_an_epoch_too_few_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
-    rewrite(published, history=[])
-    assert "history contradicts" in problems(tmp_path, run / "weights.safetensors")
+    assert "of 1 runs seed 0 is not published" in problems()
 
 
 @pytest.mark.skipif(source_at("HEAD") is None, reason="needs the project's git history")
@@ -259,28 +253,24 @@ def test_an_epoch_too_few_is_noticed(run: Path, published: Path, tmp_path: Path)
     ],
 )
 def test_a_commit_that_did_not_run_is_noticed(
-    run: Path, published: Path, tmp_path: Path, changes: dict[str, Any], message: str
+    published: Path, problems: Problems, changes: dict[str, Any], message: str
 ) -> None:
-    content = json.loads(published.read_text())
-    rewrite(published, software=content["software"] | changes)
-    assert message in problems(tmp_path, run / "weights.safetensors")
+    rewrite(published, software=changes)
+    assert message in problems()
 
 
-def test_a_seed_counts_once(run: Path, published: Path, tmp_path: Path) -> None:
+def test_a_seed_counts_once(published: Path, problems: Problems) -> None:
     again = published.with_name("again.json")
     again.write_text(published.read_text())
     rewrite(again, id="again")
-    assert "of the same recipe and seed; keep one" in problems(
-        tmp_path, run / "weights.safetensors"
-    )
+    assert "of the same recipe and seed; keep one" in problems()
 
 
 def test_a_run_repeated_for_a_better_figure_is_noticed(
-    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     record = results.read_record(published)
     first = replace(record, id="the first", weights_sha256="0" * 64)
-    weights = run / "weights.safetensors"
     for old, complaint in (
         (first, f"{record.id} replaces the first (50.00%)"),
         (replace(first, weights_sha256=record.weights_sha256), None),  # moved
@@ -289,7 +279,7 @@ def test_a_run_repeated_for_a_better_figure_is_noticed(
         (replace(first, seed=1), None),
     ):
         monkeypatch.setattr(results, "withdrawn", lambda old=old: (old,))
-        found = problems(tmp_path, weights)
+        found = problems()
         assert complaint in found if complaint else found == ""
 
 
@@ -322,84 +312,72 @@ def test_what_was_published_once_is_read_from_git(monkeypatch: pytest.MonkeyPatc
         audit.withdrawn.cache_clear()
 
 
-def test_one_run_does_not_count_as_two_seeds(run: Path, published: Path, tmp_path: Path) -> None:
+def test_one_run_does_not_count_as_two_seeds(published: Path, problems: Problems) -> None:
     name = published.stem.replace("seed0", "seed1")
     again = published.with_name(f"{name}.json")
     again.write_text(published.read_text())
     rewrite(again, id=name, seed=1)
-    assert "has the same weights and metrics" in problems(tmp_path, run / "weights.safetensors")
+    assert "has the same weights and metrics" in problems()
 
 
 def test_a_changed_default_is_noticed(
-    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     changed = replace(RECIPES["smoke"](), momentum=0.8)
     monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
-    found = problems(tmp_path, run / "weights.safetensors")
+    found = problems()
     assert "the recipe has changed since (momentum)" in found
     assert "re-run it: cifar-resnet train smoke --seed 0 --set" in found
     assert "--device cpu --threads 1 --precision fp32" in found
 
 
 def test_a_recipe_may_move_away_from_what_it_was_chosen_by(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
-    content = json.loads((run / "record.json").read_text())
-    copy = tmp_path / "record.json"
-    copy.write_text((run / "record.json").read_text())
-    rewrite(copy, data=content["data"] | {"eval_split": "val"})
+    rewrite(copy, data={"eval_split": "val"})
     add(tmp_path, tmp_path)
     changed = replace(RECIPES["smoke"](), momentum=0.8)
     monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
-    assert "has changed" not in problems(tmp_path, run / "weights.safetensors")
+    assert "has changed" not in problems()
 
 
 def test_changed_behaviour_is_noticed(
-    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     def other(recipe: Recipe) -> dict[str, Any]:
         record: Record = results.read_record(published)
         return record.fingerprint | {"losses": [1.0, 2.0, 3.0]}
 
     monkeypatch.setattr(results, "fingerprint", other)
-    assert "the code now behaves otherwise (losses)" in problems(
-        tmp_path, run / "weights.safetensors"
-    )
+    assert "the code now behaves otherwise (losses)" in problems()
 
 
 def test_a_removed_recipe_is_noticed(
-    run: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     monkeypatch.delitem(RECIPES, "smoke")
-    assert "recipe 'smoke' is unknown" in problems(tmp_path, run / "weights.safetensors")
+    assert "recipe 'smoke' is unknown" in problems()
 
 
-def test_an_edited_or_moved_record_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
-    weights = run / "weights.safetensors"
+def test_an_edited_or_moved_record_is_noticed(published: Path, problems: Problems) -> None:
     published.rename(published.with_name("other.json"))
-    assert "move it there" in problems(tmp_path, weights)
+    assert "move it there" in problems()
     path = published.with_name("other.json")
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    assert "the file was edited" in problems(tmp_path, weights)
+    assert "the file was edited" in problems()
 
 
-def test_an_unknown_split_is_noticed(run: Path, published: Path, tmp_path: Path) -> None:
-    content = json.loads(published.read_text())
-    rewrite(published, data=content["data"] | {"eval_split": "train"})
-    assert "must be test or val, not 'train'" in problems(tmp_path, run / "weights.safetensors")
+def test_an_unknown_split_is_noticed(published: Path, problems: Problems) -> None:
+    rewrite(published, data={"eval_split": "train"})
+    assert "must be test or val, not 'train'" in problems()
 
 
-def test_a_tuning_run_is_re_run_on_held_out_images(run: Path, tmp_path: Path) -> None:
-    content = json.loads((run / "record.json").read_text())
-    copy = tmp_path / "record.json"
-    copy.write_text((run / "record.json").read_text())
-    rewrite(
-        copy,
-        data=content["data"] | {"eval_split": "val"},
-        fingerprint=content["fingerprint"] | {"losses": []},
-    )
+def test_a_tuning_run_is_re_run_on_held_out_images(
+    copy: Path, tmp_path: Path, problems: Problems
+) -> None:
+    rewrite(copy, data={"eval_split": "val"}, fingerprint={"losses": []})
     assert add(tmp_path, tmp_path).parent.name == "tuning"
-    assert "--seed 0 --val --set" in problems(tmp_path, run / "weights.safetensors")
+    assert "--seed 0 --val --set" in problems()
 
 
 @pytest.fixture
@@ -431,18 +409,15 @@ def test_an_analysis_that_holds_is_not_complained_of(
     ],
 )
 def test_an_analysis_that_does_not_hold_is_noticed(
-    run: Path, analysed: Path, tmp_path: Path, changes: dict[str, Any], message: str
+    analysed: Path, problems: Problems, changes: dict[str, Any], message: str
 ) -> None:
-    content = json.loads(analysed.read_text())
-    for name, value in changes.items():
-        content[name] = content[name] | value if name in ("data", "software") else value
-    rewrite(analysed, **content)
-    assert message in problems(tmp_path, run / "weights.safetensors")
+    rewrite(analysed, **changes)
+    assert message in problems()
 
 
-def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path) -> None:
+def test_an_edited_analysis_is_noticed(analysed: Path, problems: Problems) -> None:
     analysed.write_text(analysed.read_text().replace('"fresh"', '"trained"', 1))
-    assert "the file was edited" in problems(tmp_path, run / "weights.safetensors")
+    assert "the file was edited" in problems()
 
 
 @pytest.mark.parametrize(
@@ -456,9 +431,9 @@ def test_an_edited_analysis_is_noticed(run: Path, analysed: Path, tmp_path: Path
     ],
 )
 def test_a_benchmark_that_does_not_hold_is_noticed(
-    run: Path,
     published: Path,
     tmp_path: Path,
+    problems: Problems,
     name: str | None,
     changes: dict[str, Any],
     message: str,
@@ -467,12 +442,9 @@ def test_a_benchmark_that_does_not_hold_is_noticed(
     copy = tmp_path / "bench" / f"{name or source.stem}.json"
     copy.parent.mkdir()
     copy.write_text(source.read_text())
-    assert bool(problems(tmp_path, run / "weights.safetensors")) == bool(name)
-    content = json.loads(copy.read_text())
-    for field, value in changes.items():
-        content[field] = content[field] | value if isinstance(value, dict) else value
-    rewrite(copy, **content)
-    assert message in problems(tmp_path, run / "weights.safetensors")
+    assert bool(problems()) == bool(name)
+    rewrite(copy, **changes)
+    assert message in problems()
 
 
 def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,14 +509,14 @@ def test_any_record_can_be_published_by_its_file(
             add(file[kind], target)
 
 
-def test_other_weights_are_noticed(run: Path, published: Path, tmp_path: Path) -> None:
+def test_other_weights_are_noticed(published: Path, tmp_path: Path, problems: Problems) -> None:
     from cifar_resnet.model import get_cifar_resnet
 
     weights = tmp_path / "weights.safetensors"
     save_weights(weights, get_cifar_resnet(), published.stem)
-    assert "SHA-256" in problems(tmp_path, weights)
+    assert "SHA-256" in problems(weights)
     save_weights(weights, get_cifar_resnet(), "no-such-record")
-    assert "not published" in problems(tmp_path, weights)
+    assert "not published" in problems(weights)
 
 
 def test_the_command_fails_with_a_line_for_each_problem(
