@@ -59,7 +59,7 @@ experiments: $(STAMP)  ## run what is missing of EXPERIMENTS on DEVICE within BU
 	  --jobs $(JOBS) --out $(OUT)
 
 publish: $(STAMP)  ## copy the records of all finished runs below OUT to results/
-	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -not -path '*.other-code-*' -exec dirname {} +) \
+	$(BIN)/cifar-resnet results add $$(find $(OUT) -name record.json -not -path '*.set-aside-*' -exec dirname {} +) \
 	  $$(find $(OUT) -path '*/bench/*.json' -o -path '*/analyses/*.json')
 
 propose:        ## open a pull request with the new records in results/, from branch BRANCH

@@ -32,6 +32,7 @@ def _parser() -> _Parser:
     data = _Parser(add_help=False)
     data.add_argument(
         "--data",
+        type=_data,
         metavar="DIR",
         help="folder that holds cifar-10-batches-py, or the word synthetic for a drawn "
         "stand-in (default: CIFAR10_ROOT, else a download into the user's cache)",
@@ -84,7 +85,7 @@ def _parser() -> _Parser:
     )
     train.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="the run's folder (default: runs/RECIPE-DATA-SPLIT-seedN); of several seeds, "
         "the folder of theirs",
@@ -99,7 +100,7 @@ def _parser() -> _Parser:
         description="Measure weights: accuracy, loss, per-class accuracy, calibration.",
     )
     evaluate.add_argument(
-        "weights", nargs="?", type=Path, help="a .safetensors file (default: the shipped weights)"
+        "weights", nargs="?", type=_path, help="a .safetensors file (default: the shipped weights)"
     )
     evaluate.add_argument(
         "--network", default="resnet18", help="which one the weights are of (default: resnet18)"
@@ -112,8 +113,8 @@ def _parser() -> _Parser:
         help="classify pictures",
         description="Classify pictures; each is cut to its centred square and shrunk to 32x32.",
     )
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    predict.add_argument("--weights", type=Path, help="default: the shipped weights")
+    predict.add_argument("images", nargs="+", type=_path, metavar="IMAGE")
+    predict.add_argument("--weights", type=_path, help="default: the shipped weights")
     predict.add_argument("--json", action="store_true", help="print all probabilities as JSON")
     predict.set_defaults(run=commands.predict)
 
@@ -122,7 +123,7 @@ def _parser() -> _Parser:
     add = actions.add_parser("add", help="publish finished runs, analyses and benchmarks")
     add.add_argument(
         "run_folders",
-        type=Path,
+        type=_path,
         nargs="*",
         metavar="RUN",
         help="the folder of a run, or the file of an analysis or a benchmark",
@@ -134,7 +135,7 @@ def _parser() -> _Parser:
     check.set_defaults(run=commands.results_check)
     for action in (add, check):
         action.add_argument(
-            "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+            "--results", type=_path, default=Path("results"), metavar="DIR", help="default: results"
         )
 
     experiments = subcommands.add_parser("experiments", help="the queue of runs behind each claim")
@@ -150,7 +151,9 @@ def _parser() -> _Parser:
         description="Run what is still missing, in the precision of what is published.",
     )
     run.add_argument("names", nargs="*", metavar="NAME", help="default: all for the device")
-    run.add_argument("--data", metavar="DIR", help="folder that holds cifar-10-batches-py")
+    run.add_argument(
+        "--data", type=_data, metavar="DIR", help="folder that holds cifar-10-batches-py"
+    )
     run.add_argument("--budget", metavar="TIME", help="stop by then, such as 9m (default: never)")
     run.add_argument(
         "--again", action="store_true", help="repeat what is published, and compare with it"
@@ -160,13 +163,13 @@ def _parser() -> _Parser:
     for action in (status, run):
         action.add_argument(
             "--out",
-            type=Path,
+            type=_path,
             default=Path("runs"),
             metavar="DIR",
             help="folder of all runs (default: runs)",
         )
         action.add_argument(
-            "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+            "--results", type=_path, default=Path("results"), metavar="DIR", help="default: results"
         )
 
     analyze = subcommands.add_parser(
@@ -177,13 +180,13 @@ def _parser() -> _Parser:
     analyze.add_argument("name", metavar="NAME", help="gradients, identity or lesion")
     analyze.add_argument(
         "--run-folder",
-        type=Path,
+        type=_path,
         metavar="RUN",
         help="a finished run, for its weights (default: the shipped weights)",
     )
     analyze.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         default=Path("runs") / "analyses",
         metavar="DIR",
         help="for the record (default: runs/analyses)",
@@ -200,13 +203,23 @@ def _parser() -> _Parser:
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
     bench.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the record (default: results/bench)"
+        "--out", type=_path, metavar="DIR", help="for the record (default: results/bench)"
     )
     bench.set_defaults(run=commands.bench)
 
     recipes = subcommands.add_parser("recipes", help="list the recipes")
     recipes.set_defaults(run=commands.recipes)
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a path")
+    return Path(text).expanduser()
+
+
+def _data(text: str) -> str:
+    return str(_path(text))
 
 
 def _seeds(text: str) -> list[int]:
@@ -232,6 +245,23 @@ def main(argv: list[str] | None = None) -> int:
         >>> main(["predict", "nowhere.png"])
         2
     """
+    try:
+        try:
+            return _main(argv)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
+    except OSError as error:
+        if sys.stdout and error.filename is None:  # or Python complains of it once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+            return 1
+        where = error.filename or "system"
+        print(f"cifar-resnet: {where}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _main(argv: list[str] | None) -> int:
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
@@ -239,15 +269,6 @@ def main(argv: list[str] | None = None) -> int:
         code: int | None = args.run(args)
     except InputError as error:
         print(f"cifar-resnet: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(
-            f"cifar-resnet: {error.filename or 'system'}: {error.strerror or error}",
-            file=sys.stderr,
-        )
         return 2
     except RuntimeError as error:
         short = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)

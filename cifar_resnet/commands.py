@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -116,7 +117,8 @@ def _train_one(
     )
     if world.is_main:
         accuracy = run.record.metrics.accuracy
-        print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}", flush=True)
+        with suppress(OSError):  # nobody reads it any more; other seeds may be waiting
+            print(f"{data.split} accuracy {accuracy:.2%}  record {out / 'record.json'}", flush=True)
     return run.record
 
 
@@ -145,11 +147,16 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise InputError(f"--set {pair!r}: write FIELD=VALUE, such as learning_rate=0.05")
-        try:
-            changes[name] = json.loads(text)
-        except ValueError:
-            changes[name] = text
+        changes[name] = _value(text)
     return changes
+
+
+def _value(text: str) -> Any:
+    """JSON, a number as Python writes it, such as .05, or True or False; else a word."""
+    for read in (json.loads, float, {"True": True, "False": False}.__getitem__):
+        with suppress(ValueError, KeyError, RecursionError):
+            return read(text)
+    return text
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -240,6 +247,7 @@ def results_check(args: argparse.Namespace) -> int:
     from cifar_resnet.predict import WEIGHTS
     from cifar_resnet.results import check
 
+    _needs_results(args.results)
     code = 0
     for problem in check(args.results, WEIGHTS):
         print(f"cifar-resnet: {problem}", file=sys.stderr)
@@ -264,6 +272,7 @@ def experiments_status(args: argparse.Namespace) -> None:
     """Say how many runs of each experiment are done, and which are open."""
     from cifar_resnet.experiments import EXPERIMENTS, finished, jobs, missing
 
+    _needs_results(args.results)
     records = finished([args.results / "runs", args.out])
     for experiment in EXPERIMENTS:
         wanted = jobs([experiment])
@@ -286,6 +295,9 @@ def experiments_run(args: argparse.Namespace) -> int:
     from cifar_resnet.queue import parse_budget, run
 
     _needs_posix("experiments run")
+    _needs_results(args.results)
+    if args.data == "synthetic":
+        raise InputError("experiments are run on CIFAR-10; --data synthetic is for `train`")
     if args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {args.jobs}")
     budget = math.inf if args.budget is None else parse_budget(args.budget)
@@ -351,6 +363,12 @@ def _accuracy(records: "Iterable[Record]") -> str:
     return next((f"{record.metrics.accuracy:.2%}" for record in records), "")
 
 
+def _needs_results(folder: Path) -> None:
+    """Without what is published, everything would seem to be missing."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; run it in the checkout or give --results")
+
+
 def _needs_posix(command: str) -> None:
     if os.name != "posix":
         raise InputError(f"{command} works on Linux and macOS alone")
@@ -360,8 +378,10 @@ def analyze(args: argparse.Namespace) -> None:
     """Measure single networks, and write a record."""
     from cifar_resnet.analysis import AnalysisRecord, analyze
     from cifar_resnet.data import load
+    from cifar_resnet.files import must_be_writable
     from cifar_resnet.record import read, write_record
 
+    must_be_writable(args.out)
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():
         print(f"{label}: {' '.join(f'{number:.4g}' for number in numbers)}")
@@ -379,8 +399,10 @@ def analyze(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure the speed of training, and write a record."""
     from cifar_resnet.bench import bench, summary
+    from cifar_resnet.files import must_be_writable
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
+    from cifar_resnet.software import software
 
     _needs_posix("bench")
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
@@ -389,9 +411,11 @@ def bench(args: argparse.Namespace) -> None:
     usual = get_recipe("notes" if hardware.device == "cpu" else "fast").batch_size
     batch_size = usual if args.batch_size is None else args.batch_size
     recipe = get_recipe("notes", network=args.network, batch_size=batch_size)
+    # Uncommitted code cannot publish.
+    out = args.out or Path("results" if software().clean else "runs") / "bench"
+    must_be_writable(out)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
-    place = "results" if record.software.clean else "runs"  # uncommitted code cannot publish
-    path = (args.out or Path(place) / "bench") / f"{record.id}.json"
+    path = out / f"{record.id}.json"
     print(summary(record))
     write_record(record, path)
     print(f"record {path}")

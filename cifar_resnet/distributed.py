@@ -74,9 +74,12 @@ def join(device: str) -> Iterator[World]:
         ...     world
         World(rank=0, size=1)
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
         yield World()
         return
+    if "RANK" not in os.environ:
+        raise InputError(f"WORLD_SIZE is {size}, but RANK is not set; start it with torchrun")
     if device != "cpu":
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "nccl")

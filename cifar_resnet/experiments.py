@@ -14,7 +14,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.recipe import Recipe, assignments, get_recipe
 from cifar_resnet.record import Record, read_record
 
-OTHER_CODE = ".other-code-"  # in the names of folders with runs that were set aside
+SET_ASIDE = ".set-aside-"  # in the names of folders with runs that are not gone on with
 _CORES = 2  # what the times of the fast CPU recipes are meant for
 
 
@@ -95,13 +95,16 @@ class Job:
         ]
 
     def answered_by(self, record: Record) -> bool:
-        """Whether a record is of this recipe in every field, this seed and such hardware."""
+        """Whether a record is of this recipe in every field, this seed and such hardware.
+
+        If its time counts, it must have been trained in one go.
+        """
         used = record.hardware
         return (
             (record.recipe, record.seed) == (self.recipe, self.seed)
             and used.kind == self.device
             and self.threads in (None, used.threads)
-            and (used.processes == 1 or not self.timed)
+            and (not self.timed or (used.processes == 1 and record.sessions == 1))
             and self.arm.precision in (None, used.precision)
         )
 
@@ -323,7 +326,7 @@ def finished(folders: Iterable[Path]) -> list[Record]:
     found = []
     for folder in folders:
         for path in sorted(folder.rglob("*.json")):
-            if OTHER_CODE in str(path.relative_to(folder)):
+            if SET_ASIDE in str(path.relative_to(folder)):
                 continue
             with suppress(InputError):
                 record = read_record(path)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cifar_resnet.errors import InputError
 
@@ -34,9 +35,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(part)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)  # a full disk needs its room
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def must_be_writable(folder: Path) -> None:
+    """Find out before a measurement whether its record can be written.
+
+    Args:
+        folder: it is made if need be.
+
+    Raises:
+        OSError: if it cannot be.
+
+    Example:
+        >>> must_be_writable(Path("/dev/null/records"))
+        Traceback (most recent call last):
+        NotADirectoryError: [Errno 20] Not a directory: '/dev/null/records'
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder):
+        pass
 
 
 @contextmanager

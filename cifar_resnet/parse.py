@@ -64,4 +64,4 @@ def parse(kind: Any, value: Any, where: str = "") -> Any:
         raise InputError(f"{here} must be {kind.__name__}, not {value!r}")
     if kind is float and not abs(value) <= sys.float_info.max:
         raise InputError(f"{here} must be a finite number, not {value!r}")
-    return value
+    return float(value) if isinstance(value, float) else value  # NumPy's are floats, too

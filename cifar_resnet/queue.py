@@ -28,7 +28,7 @@ import torch
 from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import OTHER_CODE, Job, siblings
+from cifar_resnet.experiments import SET_ASIDE, Job, siblings
 from cifar_resnet.files import sole_user
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record
@@ -82,7 +82,8 @@ def run(
         options: further words for ``cifar-resnet train``, such as ``["--device", "cuda"]``.
         here: records of earlier runs on this machine.
         published: records of other machines, too.
-        budget: seconds; a job that is not done by then is interrupted and resumes later.
+        budget: seconds; a job that is not done by then is interrupted and resumes later, or
+            starts anew if its time counts.
         parallel: processes at a time; one whose time counts has the machine to itself.
         grace: seconds kept back from the budget for interrupting.
 
@@ -182,7 +183,7 @@ def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ..
     if first.device == "cpu" or not (alone or first.timed):
         alike = [first]
     for job in alike:
-        _set_aside_other_code(out / job.folder)
+        _set_aside(job, out / job.folder)
     usable = [job for job in alike if _usable(out / job.folder)]
     usable.sort(key=lambda job: not _begun(job, out))
     return tuple(usable) or (first,)  # which says itself what is wrong with its folder
@@ -257,21 +258,31 @@ def _own_cores(job: Job, parallel: int) -> list[str]:
     return ["--threads", str(max(1, torch.get_num_threads() // parallel))]
 
 
-def _set_aside_other_code(folder: Path) -> None:
-    """Rename a run that was begun by other code or torch, which would not be gone on with.
+def _set_aside(job: Job, folder: Path) -> None:
+    """Rename the folder of a run that would not be gone on with.
 
-    What is damaged or still being trained stays where it is; training will say so.
+    It was begun by other code or torch, or its time counts and it was interrupted. What is
+    damaged or still being trained stays where it is; training will say so.
     """
     if not folder.exists():
         return
     with suppress(InputError), sole_user(folder):
         began, here = _begun_by(folder), software()
-        if began not in (None, (here.source_sha256, here.torch)):
+        if began is None:
+            return
+        other_code = began != (here.source_sha256, here.torch)
+        if other_code or (job.timed and _interrupted(folder)):
+            why = began[0][:8] if other_code else "interrupted"
             places = (
-                folder.with_name(f"{folder.name}{OTHER_CODE}{began[0][:8]}{f'-{i}' * (i > 1)}")
+                folder.with_name(f"{folder.name}{SET_ASIDE}{why}{f'-{i}' * (i > 1)}")
                 for i in count(1)
             )
             folder.rename(next(place for place in places if not place.exists()))
+
+
+def _interrupted(folder: Path) -> bool:
+    record = folder / "record.json"
+    return not record.exists() or read_record(record).sessions > 1
 
 
 def _begun_by(folder: Path) -> tuple[str, str] | None:

@@ -167,7 +167,9 @@ def read(kind: type[_T], path: str | Path) -> _T:
         raise InputError(f"record {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise InputError(f"record {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"record {path} is not JSON: {error}") from error
     if isinstance(content, dict) and content.get("schema") != SCHEMA:
         raise InputError(f"record {path}: schema must be {SCHEMA}, not {content.get('schema')!r}")

@@ -6,6 +6,7 @@ held-out training images, by which something was chosen; ``results/analyses`` ho
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -64,6 +65,8 @@ def add(run: Path, results: Path) -> Path:
     source = run if run.suffix == ".json" else run / "record.json"
     record = _with_commit(_read_any(source))
     problem = objection(record)
+    if not re.fullmatch(r"[\w.-]+", record.id, re.ASCII):
+        problem = f"its id {record.id!r} is no file name"
     if isinstance(record, AnalysisRecord) and record.weights_record:
         if not (results / FOLDERS["test"] / f"{record.weights_record}.json").exists():
             problem = problem or f"its weights are of {record.weights_record}, not published"
@@ -89,7 +92,7 @@ def _read_any(source: Path) -> AnyRecord:
     """A record of whatever kind its fields say; by default of a run."""
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = {}
     fields = set(content) if isinstance(content, dict) else set()
     if "analysis" in fields:

@@ -1,5 +1,6 @@
 """What a run's folder holds: nothing, a run to go on with, or one not to be written over."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,7 @@ def finished_seeds(
             continue
         records[seed] = record = read_record(path)
         made = (record.recipe, record.seed, record.data.name, record.data.eval_split)
-        if made != (recipe, seed, data.name, data.split):
+        if (*made, record.data.md5) != (recipe, seed, data.name, data.split, data.md5):
             raise InputError(f"{path} is of another configuration; choose another --out")
         ran = record.software
         there, here = where(record.hardware, ran), where(hardware, code)
@@ -87,7 +88,8 @@ def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | No
 
     Args:
         checkpoint: its file, which need not exist.
-        expected: ``identity`` (recipe, seed, data), ``source_sha256`` and ``where`` of the run.
+        expected: ``identity`` (recipe, seed, data), ``contents`` of the data, ``fingerprint``,
+            ``source_sha256`` and ``where`` of the run.
 
     Raises:
         InputError: if the checkpoint is damaged, or one of these differs.
@@ -105,12 +107,29 @@ def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | No
             f"{checkpoint} was written by other code than this; go back to that code "
             "or start anew with another --out"
         )
+    if state["contents"] != expected["contents"]:
+        raise InputError(f"{checkpoint} was trained on other images; choose another --out")
+    if state["fingerprint"] != expected["fingerprint"]:
+        raise InputError(f"{checkpoint} is of another network; choose another --out")
     if state["where"] != expected["where"]:
         raise InputError(
             f"{checkpoint} was trained on {state['where']}, not {expected['where']}, and a record "
             "names one; go on there or start anew with another --out"
         )
     return state
+
+
+def contents(data: Dataset) -> str:
+    """A checksum of images and labels, which may differ under the same name.
+
+    >>> from cifar_resnet.data import load
+    >>> len(contents(load("synthetic")))
+    64
+    """
+    digest = hashlib.sha256()
+    for tensor in (data.train_images, data.train_labels, data.eval_images, data.eval_labels):
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 @cache

@@ -7,7 +7,8 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -38,9 +39,10 @@ from cifar_resnet.files import sole_user
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, spare_busy_cores
 from cifar_resnet.networks import NETWORKS, build, check_name
+from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe, changes, resolution
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record, write_record
-from cifar_resnet.resume import refuse_used_folder, resumable, running_code, where
+from cifar_resnet.resume import contents, refuse_used_folder, resumable, running_code, where
 from cifar_resnet.train import make_optimizer, train_epoch
 
 # Writing a checkpoint takes as long as a good part of a GPU's epoch; losing this little does not.
@@ -49,7 +51,7 @@ _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the model with the last epoch's weights, and its record."""
+    """A finished run: the model with the last epoch's weights, in evaluation mode; its record."""
 
     model: nn.Module
     record: Record
@@ -86,9 +88,10 @@ def fit(
         The model, on the hardware's device, and the record, on every process the same.
 
     Raises:
-        InputError: if the seed is out of range; if ``out`` holds a finished run, weights
-            without a record, a run and ``resume`` is not set, or a checkpoint of another
-            configuration, machine, code or version of torch; if another process trains there;
+        InputError: if a field of the recipe is of another type than its own or the seed is out
+            of range; if ``out`` holds a finished run, weights without a record, a run and
+            ``resume`` is not set, or a checkpoint of another configuration, data set, network,
+            machine, code or version of torch; if another process trains there;
             if the batch size does not fit the data set or the number of processes; or if the
             loss is no longer finite.
         KeyboardInterrupt: passed on; the last checkpoint stays.
@@ -106,6 +109,7 @@ def fit(
         (1, 0)
     """
     out = Path(out)
+    recipe = parse(Recipe, asdict(recipe))  # as its record will be read
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with ExitStack() as stack:
@@ -126,11 +130,11 @@ def refuse_wrong_plan(recipe: Recipe, seed: int) -> None:
     Example:
         >>> refuse_wrong_plan(Recipe(name="example"), -1)
         Traceback (most recent call last):
-        cifar_resnet.errors.InputError: seed must be between 0 and 2**32 - 1, not -1
+        cifar_resnet.errors.InputError: seed must be an int between 0 and 2**32 - 1, not -1
     """
     check_name(recipe.network)
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed}")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise InputError(f"seed must be an int between 0 and 2**32 - 1, not {seed!r}")
 
 
 def _refuse_wrong_input(
@@ -188,11 +192,14 @@ def _fit(
 ) -> Run:
     code = running_code()
     checkpoint = out / "checkpoint.pt"
-    same = {
+    same: dict[str, Any] = {
         "identity": _identity(recipe, data, seed),
+        "contents": contents(data),
         "source_sha256": code.source_sha256,
         "where": where(replace(hardware, processes=world.size), code),
     }
+    # The record needs it in the end; what it finds wrong is said before hours of training.
+    same["fingerprint"] = on_main(lambda: _fingerprint(recipe, NETWORKS[recipe.network]), world)
     state = on_main(lambda: resumable(checkpoint, same), world)
     hardware = _decide_on_compiling(hardware, recipe, state, display, world)
     model, optimizer, progress = _prepare(recipe, hardware, seed, state)
@@ -212,7 +219,8 @@ def _fit(
         begin = time.perf_counter()
         if hardware.compile:
             forward = compiled(forward, optimizer, hardware)
-        compile_ahead(forward, model, optimizer, recipe, hardware, world)
+        with _compiling(hardware):
+            compile_ahead(forward, model, optimizer, recipe, hardware, world)
         progress.compile_seconds += time.perf_counter() - begin
     for epoch in range(len(progress.history), recipe.epochs):
         spare_busy_cores(hardware)
@@ -269,7 +277,23 @@ def _fit(
         digest = save_weights(out / "weights.safetensors", model, record.id)
         record = replace(record, weights_sha256=digest)
         write_record(record, out / "record.json")
-    return Run(model, broadcast_object(record, world))
+    model.zero_grad()
+    return Run(model.eval(), broadcast_object(record, world))
+
+
+@contextmanager
+def _compiling(hardware: Hardware) -> Iterator[None]:
+    """Say in one line that the compiler is broken."""
+    if not hardware.compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(f"torch.compile does not work here ({first}); use --no-compile") from error
 
 
 def _identity(recipe: Recipe, data: Dataset, seed: int) -> dict[str, Any]:

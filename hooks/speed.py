@@ -125,7 +125,8 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
             took = duration(time) if time else "中断过"
             enough = len(group.runs) >= len(planned)
             times = f"{len(group.runs)} 次{'' if enough else f'，计划 {len(planned)} 次'}"
-            verdict = reached >= level and 0 < time <= limit if enough else None
+            unknown = not enough or (reached >= level and not time)
+            verdict = None if unknown else reached >= level and time <= limit
             return _Goal(words, aim, f"{percent(reached, deviation)}，{took}（{times}）", verdict)
     return _Goal(words, aim, PENDING, None)
 

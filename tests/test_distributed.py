@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from cifar_resnet.cli import main
 from cifar_resnet.data import load
 from cifar_resnet.distributed import World, all_gather, data_parallel, join, local_device, shard
 from cifar_resnet.errors import InputError
+from cifar_resnet.evaluate import evaluate
 from cifar_resnet.networks import build
 from cifar_resnet.record import read_record
 
@@ -79,8 +81,17 @@ def test_a_job_of_two_leaves_one_record_and_counts_every_image(tmp_path: Path) -
     assert "2 processes" in done.stderr
     record = read_record(tmp_path / "record.json")
     assert record.hardware.processes == 2
-    assert sum(map(sum, record.metrics.confusion)) == 256
-    assert 0 < record.history[0].train_accuracy < 1
+    data, model = load("synthetic"), build("resnet20")
+    model.load_state_dict(torch.load(tmp_path / "checkpoint.pt")["model"])
+    alone = evaluate(model, data.eval_images, data.eval_labels)
+    assert record.metrics.confusion == alone.confusion
+    assert record.metrics.loss == pytest.approx(alone.loss, rel=1e-4)
+    one = main([*TRAIN[2:], "--epochs", "1", "--out", str(tmp_path / "one")])
+    assert one == 0
+    epochs = [read_record(path).history[0] for path in tmp_path.rglob("record.json")]
+    for share in ("train_loss", "train_accuracy"):  # batch normalisation differs a little
+        first, second = (getattr(epoch, share) for epoch in epochs)
+        assert first == pytest.approx(second, rel=0.3), "half of it if it were not summed"
 
 
 def children(pid: int) -> list[int]:

@@ -151,15 +151,15 @@ def test_a_run_of_other_code_is_set_aside(tmp_path: Path) -> None:
     begin(folder, source_sha256="f" * 64)
     assert run([JOB], tmp_path, options=OPTIONS) == []
     assert (folder / "record.json").exists()
-    aside = tmp_path / f"{JOB.folder}.other-code-ffffffff"
+    aside = tmp_path / f"{JOB.folder}.set-aside-ffffffff"
     assert (aside / "checkpoint.pt").exists()
     for number in (2, 3):  # nothing set aside is written over
         begin(folder, source_sha256="f" * 64)
-        queue._set_aside_other_code(folder)
+        queue._set_aside(JOB, folder)
         assert aside.with_name(f"{aside.name}-{number}").exists()
     for change, goes_on in (({}, True), ({"where": "1 x CPU, fp32, torch 0.4.1"}, False)):
         begin(folder, **change)
-        queue._set_aside_other_code(folder)
+        queue._set_aside(JOB, folder)
         assert folder.exists() == goes_on
 
 
@@ -168,7 +168,7 @@ def test_a_finished_run_of_other_code_is_set_aside_without_its_checkpoint(tmp_pa
     for torch_version, stays in ((here.torch, True), ("0.4.1", False)):
         made = replace(RECORD, software=replace(here, torch=torch_version))
         write_record(made, folder / "record.json")
-        queue._set_aside_other_code(folder)
+        queue._set_aside(JOB, folder)
         assert folder.exists() == stays
     (aside,) = tmp_path.iterdir()
     real = replace(made, data=replace(made.data, name="cifar10"))
@@ -177,10 +177,25 @@ def test_a_finished_run_of_other_code_is_set_aside_without_its_checkpoint(tmp_pa
     assert finished([tmp_path]) == [], "what was set aside is out of the count"
 
 
+def test_a_run_whose_time_counts_starts_anew_if_interrupted(tmp_path: Path) -> None:
+    folder, timed = tmp_path / JOB.folder, replace(JOB, timed=True)
+    begin(folder)
+    queue._set_aside(JOB, folder)
+    assert folder.exists()
+    queue._set_aside(timed, folder)
+    assert not folder.exists()
+    for sessions, stays in ((1, True), (2, False)):
+        made = replace(RECORD, software=queue.software(), sessions=sessions)
+        assert timed.answered_by(replace(made, recipe=timed.recipe)) == stays
+        write_record(made, folder / "record.json")
+        queue._set_aside(timed, folder)
+        assert folder.exists() == stays
+
+
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
     begin(tmp_path / "run", source_sha256="f" * 64)
     with sole_user(tmp_path / "run"):
-        queue._set_aside_other_code(tmp_path / "run")
+        queue._set_aside(JOB, tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -359,7 +374,8 @@ def test_seeds_on_a_gpu_share_a_process(
         Job("test", arm, seed, "cuda", timed=True) for seed in range(3) for arm in (QUICK, other)
     ]
     begin(tmp_path / timed[2].folder)
-    failed = run([timed[0], timed[2], timed[4], timed[1]], tmp_path, options=[])
+    several = [replace(timed[index], timed=False) for index in (0, 2, 4, 1)]
+    failed = run(several, tmp_path, options=[])
     assert said == [
         ["smoke", "1", "0", "2", "test/quick"],  # what was begun comes first
         ["smoke", "2", "test/quick/seed2"],
