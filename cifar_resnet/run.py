@@ -130,11 +130,11 @@ def refuse_wrong_plan(recipe: Recipe, seed: int) -> None:
     Example:
         >>> refuse_wrong_plan(Recipe(name="example"), -1)
         Traceback (most recent call last):
-        cifar_resnet.errors.InputError: seed must be an int between 0 and 2**32 - 1, not -1
+        cifar_resnet.errors.InputError: seed must be between 0 and 2**32 - 1, not -1
     """
     check_name(recipe.network)
     if type(seed) is not int or not 0 <= seed < 2**32:
-        raise InputError(f"seed must be an int between 0 and 2**32 - 1, not {seed!r}")
+        raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed!r}")
 
 
 def _refuse_wrong_input(

@@ -37,8 +37,8 @@ def tiny_archive() -> tuple[bytes, dict[str, str]]:
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Make the tiny archive the published one, and the cache folder an empty one."""
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A mirror of the tiny archive as the published one, the only one; the cache is empty."""
     archive, md5 = tiny_archive()
     monkeypatch.setattr(data, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
     train = [[name, md5[name]] for name in md5 if name.startswith("data")]
@@ -48,17 +48,18 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr(CIFAR10, "meta", meta)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
-    return archive
+    good = tmp_path / "good.tar.gz"
+    good.write_bytes(archive)
+    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
+    return good.as_uri()
 
 
 def test_the_second_mirror_serves_when_the_first_fails_or_lies(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, bad = tmp_path / "good.tar.gz", tmp_path / "bad.tar.gz"
-    good.write_bytes(published)
+    gone, bad = tmp_path / "gone.tar.gz", tmp_path / "bad.tar.gz"
     bad.write_bytes(b"an error page with status 200")
-    gone = tmp_path / "gone.tar.gz"
-    monkeypatch.setattr(data, "MIRRORS", tuple(p.as_uri() for p in (gone, bad, good)))
+    monkeypatch.setattr(data, "MIRRORS", (gone.as_uri(), bad.as_uri(), mirror))
     found = data.load()
     assert (found.name, found.split) == ("cifar10", "test")
     assert found.train_images.shape == (50, 3, 32, 32)
@@ -74,7 +75,7 @@ def test_the_second_mirror_serves_when_the_first_fails_or_lies(
 
 
 def test_no_network_is_one_line_with_two_ways_out(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "MIRRORS", ((tmp_path / "gone").as_uri(),))
     with pytest.raises(InputError) as caught:
@@ -87,10 +88,8 @@ def test_no_network_is_one_line_with_two_ways_out(
 
 
 def test_a_mirror_that_talks_nonsense_is_passed_over(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = tmp_path / "good.tar.gz"
-    good.write_bytes(published)
     fetch = data._fetch
 
     def first_fails(url: str, target: Path) -> None:
@@ -99,16 +98,12 @@ def test_a_mirror_that_talks_nonsense_is_passed_over(
         fetch(url, target)
 
     monkeypatch.setattr(data, "_fetch", first_fails)
-    monkeypatch.setattr(data, "MIRRORS", ("http://nonsense", good.as_uri()))
+    monkeypatch.setattr(data, "MIRRORS", ("http://nonsense", mirror))
     assert data.load().name == "cifar10"
 
 
-def test_pythons_without_filters_unpack_too(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pythons_without_filters_unpack_too(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """3.11.0 to 3.11.3; Debian 12 has 3.11.2."""
-    good = tmp_path / "good.tar.gz"
-    good.write_bytes(published)
     extract = tarfile.TarFile.extractall
 
     def old(self: tarfile.TarFile, path: str) -> None:
@@ -116,7 +111,6 @@ def test_pythons_without_filters_unpack_too(
 
     monkeypatch.delattr(tarfile, "data_filter")
     monkeypatch.setattr(tarfile.TarFile, "extractall", old)
-    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
     assert data.load().name == "cifar10"
 
 
@@ -132,11 +126,8 @@ def test_the_environment_variable_counts(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = tmp_path / "good.tar.gz"
-    good.write_bytes(published)
-    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
     data.load()
 
     def refuse(*_: object) -> bool:
@@ -148,12 +139,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
-def test_a_damaged_file_is_noticed(
-    published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    good = tmp_path / "good.tar.gz"
-    good.write_bytes(published)
-    monkeypatch.setattr(data, "MIRRORS", (good.as_uri(),))
+def test_a_damaged_file_is_noticed(mirror: str, name: str) -> None:
     data.load()
     batch = data.cache_folder() / data.FOLDER / name
     batch.write_bytes(batch.read_bytes()[:-1])

@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from cifar_resnet.cli import main
-from cifar_resnet.data import load
+from cifar_resnet.data import Dataset, load
 from cifar_resnet.distributed import World, all_gather, data_parallel, join, local_device, shard
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import evaluate
+from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import read_record
+from cifar_resnet.run import fit
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = [
@@ -141,14 +144,11 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path: Path) -> None:
     assert "Connection closed by peer" not in done.stderr
 
 
-def test_a_batch_that_cannot_be_shared_is_named(tmp_path: Path, monkeypatch) -> None:
-    from cifar_resnet.hardware import Hardware
-    from cifar_resnet.recipe import get_recipe
-    from cifar_resnet.run import fit
-
-    cpu = Hardware("cpu", "test", 1, "fp32", channels_last=True, compile=False)
+def test_a_batch_that_cannot_be_shared_is_named(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="no multiple of 3 processes"):
-        fit(get_recipe("smoke"), load("synthetic"), cpu, out=tmp_path, world=World(0, 3))
+        fit(get_recipe("smoke"), synthetic, cpu, out=tmp_path, world=World(0, 3))
 
 
 def test_alone_there_is_no_process_group() -> None:

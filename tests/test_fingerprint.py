@@ -69,14 +69,6 @@ def sgd(**settings: Any) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]
     return build
 
 
-def no_decay_for_norms(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1]},
-        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=recipe.weight_decay)
-
-
 def no_decay_for(part: str) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]:
     def build(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         named = list(model.named_parameters())
@@ -142,7 +134,7 @@ def test_a_changed_network_breaks_it(
 CHANGES: dict[str, tuple[Any, str, Any, str]] = {
     "nesterov": (module, "make_optimizer", sgd(nesterov=True), "optimizer"),
     "momentum": (module, "make_optimizer", sgd(momentum=0.8), "optimizer"),
-    "no decay for norms": (module, "make_optimizer", no_decay_for_norms, "optimizer"),
+    "no decay for norms": (module, "make_optimizer", no_decay_for("norm"), "optimizer"),
     "padding mode": (augment, "random_crop", reflecting_crop, "augmented"),
     "normalisation constants": (augment, "STD", (0.2023, 0.1994, 0.2010), "augmented"),
     "warm-up shape": (

@@ -6,42 +6,14 @@ from typing import Any
 import pytest
 
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import Metrics
-from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import get_recipe
-from cifar_resnet.record import (
-    SCHEMA,
-    DataInfo,
-    Epoch,
-    Record,
-    checksum,
-    read_record,
-    write_record,
-)
-from cifar_resnet.software import software
+from cifar_resnet.record import Record, checksum, read_record, write_record
+from tests.site_build import invented
 
 
 @pytest.fixture
 def record() -> Record:
-    return Record(
-        schema=SCHEMA,
-        id="test",
-        recipe=get_recipe("smoke"),
-        changes={},
-        seed=0,
-        data=DataInfo("synthetic", {}, 10, "test", 2),
-        software=software(),
-        hardware=Hardware("cpu", "test", 1, "fp32", channels_last=True, compile=False),
-        started="2026-01-01T00:00:00+00:00",
-        finished="2026-01-01T00:01:00+00:00",
-        sessions=1,
-        train_seconds=50.0,
-        images_per_second=0.2,
-        history=(Epoch(1, 0.1, 2.3, 0.1, 2.2, 0.5, 50.0),),
-        metrics=Metrics(0.5, 2.2, (1.0, 0.0), ((1, 0), (1, 0)), 0.1, ((2, 0.6, 0.5),)),
-        weights_sha256="0" * 64,
-        fingerprint={},
-    )
+    return invented(get_recipe("smoke"), 0, 0.5)
 
 
 def edit(path: Path, where: list[Any], value: Any, *, sign: bool = True) -> None:
