@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -252,8 +253,9 @@ def main(argv: list[str] | None = None) -> int:
             if sys.stdout:
                 sys.stdout.flush()
     except OSError as error:
-        if sys.stdout and error.filename is None:  # or Python complains of it once more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is None:  # standard output, of which Python would complain once more
+            with suppress(OSError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
             return 1
         where = error.filename or "system"

@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)  # a full disk needs its room
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.strerror and not error.filename:
             error.filename = str(path)
         raise
 
