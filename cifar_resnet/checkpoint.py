@@ -37,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, onto the CPU.
 
     Raises:
-        InputError: if the file is missing or is no checkpoint.
+        InputError: if the file is missing, may not be read, or is no checkpoint.
 
     Example:
         >>> load_checkpoint(Path("nowhere.pt"))
@@ -48,8 +48,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} does not exist")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(f"checkpoint {path} cannot be read: it is damaged or foreign") from error
+        why = getattr(error, "strerror", None) or "it is damaged or foreign"
+        raise InputError(f"checkpoint {path} cannot be read: {why}") from error
     if not isinstance(state, dict):
         raise InputError(f"checkpoint {path} cannot be read: it is foreign")
     return state
@@ -69,6 +72,9 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
     Returns:
         The file's SHA-256, as in the run record.
 
+    Raises:
+        InputError: if half precision does not hold the weights: beyond 65504, or no numbers.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
@@ -84,6 +90,12 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
         .contiguous()
         for name, value in model.state_dict().items()
     }
+    for name, value in tensors.items():
+        if value.dtype == torch.float16 and not value.isfinite().all():
+            raise InputError(
+                f"weights {path} cannot be written: {name} has values beyond half precision's "
+                "65504, or NaN; lower learning_rate"
+            )
     path = Path(path)
     content = save(tensors, {"record": record_id})
     write_atomically(path, lambda part: part.write_bytes(content))
@@ -94,7 +106,7 @@ def weights_record(path: str | Path) -> str:
     """The id of the run record that a safetensors file names; empty if it names none.
 
     Raises:
-        InputError: if the file is missing or no safetensors file.
+        InputError: if the file is missing, may not be read, or is no safetensors file.
 
     Example:
         >>> weights_record(Path("nowhere.safetensors"))
@@ -109,11 +121,14 @@ def _read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     if not path.exists():
         raise InputError(f"weights {path} do not exist")
     try:
+        path.open("rb").close()  # whose complaints are clearer
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, (file.metadata() or {}).get("record", "")
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise InputError(f"weights {path} cannot be read: not a safetensors file") from error
+    except OSError as error:
+        raise InputError(f"weights {path} cannot be read: {error.strerror or error}") from error
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -127,7 +142,8 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
         The id of the run record the weights belong to; empty if the file names none.
 
     Raises:
-        InputError: if the file is missing, no safetensors file, or of another model.
+        InputError: if the file is missing, may not be read, is no safetensors file, or is of
+            another model.
 
     Example:
         >>> load_weights(nn.Linear(2, 2), Path("nowhere.safetensors"))
@@ -138,7 +154,15 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(
-            f"weights {path} belong to another model: names or shapes differ"
-        ) from error
+        mine, theirs = (
+            {name: value.shape for name, value in state.items()}
+            for state in (model.state_dict(), tensors)
+        )
+        names = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
+        if not names:
+            raise
+        found = f"names or shapes differ, first {names[0]}"
+        if any("_orig_mod." in name for name in names):
+            found += "; _orig_mod. is a compiled model's: use the one given to torch.compile"
+        raise InputError(f"weights {path} belong to another model: {found}") from error
     return record_id

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cifar_resnet.checkpoint import (
     load_weights,
     save_checkpoint,
     save_weights,
+    weights_record,
 )
 from cifar_resnet.errors import InputError
 from cifar_resnet.files import sha256
@@ -29,8 +31,10 @@ def test_weights_survive_in_half_precision(tmp_path: Path) -> None:
 def test_foreign_and_damaged_weights_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(path, nn.Linear(2, 2), "")
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match=r"another model: .* differ, first conv1\.weight$"):
         load_weights(get_cifar_resnet(), path)
+    with pytest.raises(InputError, match=r"_orig_mod\.weight; .* a compiled model"):
+        load_weights(torch.compile(nn.Linear(2, 2)), path)
     path.write_bytes(b"no weights")
     with pytest.raises(InputError, match="not a safetensors file"):
         load_weights(get_cifar_resnet(), path)
@@ -44,6 +48,34 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     torch.save([1, 2], path)
     with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read: it is foreign"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, weights_record])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(checkpoint.torch, "load", fail)
+    monkeypatch.setattr(checkpoint, "safe_open", fail)
+    with pytest.raises(MemoryError):
+        read(tmp_path / "file")
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_weights_that_half_precision_does_not_hold_are_refused(
+    tmp_path: Path, value: float
+) -> None:
+    model = nn.Linear(2, 2)
+    nn.init.constant_(model.weight, value)
+    with pytest.raises(InputError, match="cannot be written: weight has values beyond"):
+        save_weights(tmp_path / "weights.safetensors", model, "")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "disc" in printed, "the stand-in's classes are not CIFAR-10's"
     assert "airplane" not in printed
     assert cli.main(["evaluate", weights, "--data", "synthetic", "--network", "resnet20"]) == 2
-    assert "another model: names or shapes differ; is it of another" in capsys.readouterr().err
+    assert "names or shapes differ, first 0.weight; is it of another" in capsys.readouterr().err
 
     picture = tmp_path / "picture.png"
     Image.new("RGB", (40, 50), "blue").save(picture)
