@@ -55,7 +55,7 @@ class Hardware:
 
 
 def detect(
-    device: str | None = None,
+    device: str | torch.device | None = None,
     *,
     precision: str | None = None,
     compile: bool | None = None,
@@ -70,7 +70,8 @@ def detect(
     Torch's number of threads and, on a CPU, malloc's settings change for the whole process.
 
     Args:
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; default: CUDA if there is any.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a `torch.device`; default:
+            CUDA if there is any.
         precision: ``"bf16"`` or ``"fp32"``.
         compile: use ``torch.compile``; default: whatever a measurement will find faster, where
             a compiler is at hand.
@@ -123,11 +124,11 @@ def detect(
     )
 
 
-def find_device(asked: str | None) -> str:
+def find_device(asked: str | torch.device | None) -> str:
     """The device to use: the one that was asked for; else CUDA if there is any.
 
     Args:
-        asked: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        asked: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a `torch.device`.
 
     Raises:
         InputError: if it is unknown or not there.
@@ -136,15 +137,17 @@ def find_device(asked: str | None) -> str:
         >>> find_device("cpu")
         'cpu'
     """
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(asked, str | torch.device | None):
+        raise InputError(f"device {asked!r} is unknown; use cpu or cuda")
+    device = str(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind, _, index = device.partition(":")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"cpu(:0)?|cuda(:\d+)?", device):
         raise InputError(f"device {device!r} is unknown; use cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: torch {torch.__version__} sees no GPU; use cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s)")
-    return device
+    return "cpu" if kind == "cpu" else device
 
 
 def spare_busy_cores(hardware: Hardware) -> None:

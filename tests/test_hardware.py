@@ -1,6 +1,7 @@
 import os
 import platform
 import resource
+from typing import Any
 
 import pytest
 import torch
@@ -37,8 +38,13 @@ def test_no_device_is_any_device() -> None:
     assert hardware.detect("", compile=False).device in ("cpu", "cuda")
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:one"])
-def test_an_unknown_device_is_named(device: str) -> None:
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu:0"), "cpu:0"])
+def test_a_device_may_be_torchs_own(device: str | torch.device) -> None:
+    assert hardware.detect(device, compile=False).device == "cpu"
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:one", torch.device("meta"), 0])
+def test_an_unknown_device_is_named(device: Any) -> None:
     with pytest.raises(InputError, match="unknown"):
         hardware.detect(device)
 
