@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import urllib.request
@@ -96,6 +97,106 @@ def load(source: str | Path | None = None, *, val: bool = False, download: bool 
             (train[0][-held_out:], train[1][-held_out:]),
         )
     return Dataset(name, "val" if val else "test", md5, *train, *test)
+
+
+def check(data: Dataset) -> None:
+    """Refuse what no network here can be trained on or measured with.
+
+    Args:
+        data: perhaps of one's own.
+
+    Raises:
+        InputError: if images, labels or names are of another type or shape than `Dataset` says.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> data = load("synthetic")
+        >>> check(data)
+        >>> check(replace(data, eval_labels=data.eval_labels[:9]))
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: eval_labels must be 256, one for each image, not 9
+    """
+    for part in ("train", "eval"):
+        images, labels = (getattr(data, f"{part}_{what}") for what in ("images", "labels"))
+        check_images(images, f"{part}_images")
+        check_labels(labels, len(images), f"{part}_labels")
+    if not isinstance(data.md5, dict):
+        raise InputError(f"md5 must be a dict of checksums, not {data.md5!r}; {{}} says none")
+    for field in ("name", "split"):  # of which the record's file name is made
+        word = getattr(data, field)
+        if not isinstance(word, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", word):
+            raise InputError(f"{field} must be of letters, digits and _ . - only, not {word!r}")
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Refuse what is no batch of 32x32 pictures.
+
+    Args:
+        images: uint8 ``[N, 3, 32, 32]``.
+        name: of the argument or field, for the message.
+
+    Raises:
+        InputError: if they are of another type or shape.
+
+    Example:
+        >>> check_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    """
+    check_tensor(images, name)
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
+        raise InputError(
+            f"{name} must be uint8 [N, 3, 32, 32] with values from 0 to 255, not {_kind(images)}"
+        )
+
+
+def check_labels(labels: Tensor, count: int, name: str = "labels") -> None:
+    """Refuse what are no labels of so many images.
+
+    Args:
+        labels: int64 ``[N]``, none negative.
+        count: number of images.
+        name: of the argument or field, for the message.
+
+    Raises:
+        InputError: if they are of another type or shape, too few or too many, or none.
+
+    Example:
+        >>> check_labels(torch.tensor([3, 9]), 2)
+    """
+    check_tensor(labels, name)
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise InputError(f"{name} must be int64 [N], not {_kind(labels)}")
+    if len(labels) != count:
+        raise InputError(f"{name} must be {count}, one for each image, not {len(labels)}")
+    if not count:
+        raise InputError(f"{name} must be of at least one image")
+    if labels.min() < 0:
+        raise InputError(f"{name} must not be negative, as {int(labels.min())} is")
+
+
+def check_tensor(value: object, name: str) -> None:
+    """Refuse arrays, lists, pictures and paths where a tensor is needed.
+
+    Args:
+        value: a tensor.
+        name: of the argument or field, for the message.
+
+    Raises:
+        InputError: if it is something else.
+
+    Example:
+        >>> check_tensor([1, 2], "labels")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: labels must be a torch tensor, not list; ...
+    """
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"{name} must be a torch tensor, not {type(value).__name__}; "
+            "torch.from_numpy(...) makes one of an array"
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def cache_folder() -> Path:

@@ -5,8 +5,10 @@ import hashlib
 import io
 import pickle
 import tarfile
+from dataclasses import replace
 from http.client import BadStatusLine
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +155,38 @@ def test_held_out_images_are_taken_from_the_training_set() -> None:
     assert torch.equal(whole.train_images[:n], held.train_images)
     assert torch.equal(whole.train_images[n:], held.eval_images)
     assert held.split == "val"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "objection"),
+    [
+        ("train_images", torch.zeros(64, 3, 32, 32), "train_images must be uint8 .* not float32"),
+        ("eval_images", torch.zeros(32, 3, 28, 28, dtype=torch.uint8), r"\[32, 3, 28, 28\]"),
+        ("train_images", np.zeros((64, 3, 32, 32), np.uint8), "tensor, not ndarray; torch.from_n"),
+        ("train_labels", list(range(64)), "train_labels must be a torch tensor, not list"),
+        ("train_labels", torch.zeros(64, dtype=torch.int32), "must be int64"),
+        ("train_labels", torch.zeros(64, 1, dtype=torch.int64), "must be int64"),
+        ("train_labels", torch.zeros(63, dtype=torch.int64), "must be 64, one for each image"),
+        ("eval_labels", torch.full((32,), -1), "eval_labels must not be negative, as -1 is"),
+        ("md5", None, "md5 must be a dict"),
+        ("name", "my data", "name must be of letters"),
+        ("split", "../test", "split must be of letters"),
+        ("split", "", "split must be of letters"),
+        ("name", None, "name must be of letters"),
+    ],
+)
+def test_data_of_ones_own_is_checked(
+    synthetic: data.Dataset, field: str, value: Any, objection: str
+) -> None:
+    data.check(synthetic)
+    with pytest.raises(InputError, match=objection):
+        data.check(replace(synthetic, **{field: value}))
+
+
+def test_no_evaluation_images_are_refused(synthetic: data.Dataset) -> None:
+    none = {f"eval_{what}": getattr(synthetic, f"eval_{what}")[:0] for what in ("images", "labels")}
+    with pytest.raises(InputError, match="eval_labels must be of at least one image"):
+        data.check(replace(synthetic, **none))
 
 
 @pytest.mark.cifar10
