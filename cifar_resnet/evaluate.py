@@ -1,13 +1,15 @@
 """Single-view evaluation: accuracy, loss, per-class accuracy, confusion, calibration."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from cifar_resnet.augment import normalize, shrink
+from cifar_resnet.data import check_labels, check_tensor
+from cifar_resnet.errors import InputError
 
 CALIBRATION_BINS = 15
 
@@ -46,7 +48,8 @@ def predict_logits(
     """Run the model in evaluation mode, one view an image, and leave its mode as it was.
 
     Args:
-        model: maps float images ``[N, 3, H, W]`` to logits ``[N, classes]``.
+        model: maps float images ``[N, 3, H, W]``, which come in the precision of its first
+            parameter, to logits ``[N, classes]``.
         images: uint8 ``[N, 3, H, W]`` on the model's device.
         size: larger images are scaled down to this width and height, if it is given.
         batch_size: images at once; it changes the speed and the memory, not the result.
@@ -55,19 +58,24 @@ def predict_logits(
     Returns:
         float32 ``[N, classes]`` on the same device.
 
+    Raises:
+        InputError: if the images are no uint8 tensor.
+
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
         >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([5, 10])
     """
+    check_tensor(images, "images")
     size = size or images.shape[-1]
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with (
         _evaluating(model),
         torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         logits = [
-            model(shrink(normalize(batch), size).to(memory_format=torch.channels_last)).float()
-            for batch in torch.split(images, batch_size)
+            model(batch.to(dtype, memory_format=torch.channels_last)).float()
+            for batch in (shrink(normalize(b), size) for b in torch.split(images, batch_size))
         ]
     return torch.cat(logits)
 
@@ -79,7 +87,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     To try cuDNN's algorithms takes longer than a few batches.
     """
     modes, tuning = {m: m.training for m in model.modules()}, torch.backends.cudnn.benchmark
-    model.eval()
+    if any(modes.values()):
+        with suppress(NotImplementedError):  # an exported network keeps the mode it was exported in
+            model.eval()
     torch.backends.cudnn.benchmark = False
     try:
         yield
@@ -149,6 +159,9 @@ def evaluate(
         batch_size: images at once.
         precision: ``"bf16"`` runs under autocast.
 
+    Raises:
+        InputError: if the labels are not one for each image, or not of the model's classes.
+
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
@@ -156,6 +169,9 @@ def evaluate(
         >>> sum(map(sum, metrics.confusion))
         4
     """
-    return measure(
-        predict_logits(model, images, batch_size=batch_size, precision=precision), labels
-    )
+    check_tensor(images, "images")
+    check_labels(labels, len(images))
+    logits = predict_logits(model, images, batch_size=batch_size, precision=precision)
+    if labels.max() >= logits.shape[1]:
+        raise InputError(f"label {int(labels.max())} is none of the {logits.shape[1]} classes")
+    return measure(logits, labels)

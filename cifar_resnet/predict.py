@@ -1,38 +1,45 @@
 """Classify pictures with the shipped weights or with your own."""
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cifar_resnet.checkpoint import load_weights
+from cifar_resnet.data import check_images
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import predict_logits
-from cifar_resnet.model import get_cifar_resnet
+from cifar_resnet.networks import build
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet18.safetensors"
 
 
-def load_pretrained(path: str | Path | None = None) -> nn.Module:
-    """The network of `get_cifar_resnet` with trained weights, in evaluation mode.
+def load_pretrained(path: str | Path | None = None, network: str = "resnet18") -> nn.Module:
+    """A network with trained weights, in evaluation mode.
+
+    It expects what `cifar_resnet.augment.normalize` makes of uint8 images; `classify`
+    normalises by itself.
 
     Args:
-        path: a safetensors file written by a run of ``resnet18``; by default the one
-            shipped with the package, which needs no network.
+        path: a safetensors file written by a run of that network; by default the one
+            shipped with the package, of ``resnet18``, for which nothing is downloaded.
+        network: a key of `cifar_resnet.networks.NETWORKS`.
 
     Returns:
         The model in float32 on the CPU.
 
     Raises:
-        InputError: if the file is missing, damaged, or of another model.
+        InputError: if the network is unknown, or if the file is missing, damaged, or of
+            another model.
 
     Example:
         >>> model = load_pretrained()
         >>> model(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """
-    model: nn.Module = get_cifar_resnet()
-    load_weights(model, Path(path or WEIGHTS))
+    model = build(network)
+    load_weights(model, WEIGHTS if path is None else path)
     return model.eval()
 
 
@@ -41,10 +48,12 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         model: maps float images ``[N, 3, 32, 32]`` to logits ``[N, 10]``.
-        images: uint8 ``[N, 3, 32, 32]``, RGB, not normalised, on any device.
+        images: uint8 ``[N, 3, 32, 32]``, RGB, not normalised, on any device;
+            ``read_image(path)[None]`` is one.
 
     Raises:
-        InputError: if the images are of another type or shape.
+        InputError: if the images are of another type or shape, or if the model's answer is
+            not finite.
 
     Returns:
         float32 ``[N, 10]`` on the CPU; each row sums to 1. Columns are in the order of
@@ -55,13 +64,12 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
         >>> classify(load_pretrained(), images).sum(1).round(decimals=4)
         tensor([1., 1.])
     """
-    if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
-        raise InputError(
-            "images must be uint8 [N, 3, 32, 32] with values from 0 to 255, "
-            f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-        )
-    device = next(model.parameters()).device
-    return predict_logits(model, images.to(device)).softmax(1).cpu()
+    check_images(images)
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    logits = predict_logits(model, images.to(device))
+    if not logits.isfinite().all():
+        raise InputError("the model's weights give no finite answer; load those of another run")
+    return logits.softmax(1).cpu()
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -76,7 +84,8 @@ def read_image(path: str | Path) -> Tensor:
         uint8 ``[3, 32, 32]``, RGB.
 
     Raises:
-        InputError: if the file is missing or not a picture.
+        InputError: if the file is missing, may not be read, or is not a picture with at most
+            16 bits for each value.
 
     Example:
         >>> read_image(Path("nowhere.png"))
@@ -90,9 +99,13 @@ def read_image(path: str | Path) -> Tensor:
     if not path.exists():
         raise InputError(f"image {path} does not exist")
     try:
-        with Image.open(path) as file:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as file,
+        ):
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+            mode = picture.mode
+            if mode.startswith("I"):  # 16 bits of grey, which convert() would clip
                 grey = numpy.asarray(picture).clip(0, 0xFFFF) >> 8
                 picture = Image.fromarray(grey.astype(numpy.uint8))
             if "A" in picture.getbands() or "transparency" in picture.info:
@@ -100,8 +113,15 @@ def read_image(path: str | Path) -> Tensor:
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture)
             picture = picture.convert("RGB")
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"image {path} has too many pixels; make it smaller first") from error
     except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise InputError(f"image {path} cannot be read: not a picture, or damaged") from error
+        why = getattr(error, "strerror", None) or "not a picture, or damaged"
+        raise InputError(f"image {path} cannot be read: {why}") from error
+    if mode == "F":  # of any range
+        raise InputError(f"image {path} holds floating-point values; save it with 8 or 16 bits")
     picture = ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS)
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.reshape(32, 32, 3).permute(2, 0, 1).contiguous()

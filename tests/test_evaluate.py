@@ -1,8 +1,11 @@
+from typing import Any, Self
+
 import pytest
 import torch
 from torch import nn
 
 from cifar_resnet.augment import normalize
+from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import evaluate, measure, predict_logits
 
 
@@ -56,6 +59,35 @@ def test_every_module_keeps_its_mode() -> None:
         predict_logits(model, images[:, :, :16])
     assert [module.training for module in model] == [False, True, True]
     assert model.training
+
+
+def test_modules_in_evaluation_mode_are_left_alone() -> None:
+    class Fixed(nn.Flatten):
+        def train(self, mode: bool = True) -> Self:
+            raise AssertionError
+
+    model = Fixed()
+    model.training = False
+    predict_logits(model, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("labels", "objection"),
+    [
+        ([0, 1], "labels must be a torch tensor, not list"),
+        (torch.zeros(2), r"labels must be int64 \[N\], not float32 \[2\]"),
+        (torch.zeros(3, dtype=torch.long), "labels must be 2, one for each image, not 3"),
+        (torch.tensor([0, -1]), "labels must not be negative"),
+        (torch.tensor([0, 10]), "label 10 is none of the 10 classes"),
+    ],
+)
+def test_wrong_labels_are_named(labels: Any, objection: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(InputError, match=objection):
+        evaluate(model, images, labels)
+    with pytest.raises(InputError, match="at least one image"):
+        evaluate(model, images[:0], torch.zeros(0, dtype=torch.long))
 
 
 def test_logits_can_be_learned_from() -> None:

@@ -1,13 +1,18 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.checkpoint import save_weights, weights_record
 from cifar_resnet.data import CLASSES, load
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import evaluate
+from cifar_resnet.evaluate import evaluate, predict_logits
+from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
 from cifar_resnet.record import read_record
 
@@ -61,6 +66,74 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         read_image(str(path))
 
 
+def test_a_picture_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    (tmp_path / "picture.png").touch()
+    monkeypatch.setattr(Image, "open", fail)
+    error: Exception = PermissionError(13, "Permission denied")
+    with pytest.raises(InputError, match=r"picture\.png cannot be read: Permission denied$"):
+        read_image(tmp_path / "picture.png")
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "picture.png")
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tiff"
+    Image.new("F", (40, 40), 0.5).save(path)
+    with pytest.raises(InputError, match="floating-point"):
+        read_image(path)
+
+
+def test_large_pictures_are_read_in_silence_and_enormous_ones_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (40, 40)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # warnings are errors here
+    read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="too many pixels"):
+        read_image(path)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.safetensors", build("resnet20"), "")
+    model = load_pretrained(tmp_path / "weights.safetensors", "resnet20")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    with pytest.raises(InputError, match="Is a directory"):
+        load_pretrained("")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_in_any_precision_classify(dtype: torch.dtype) -> None:
+    images = load("synthetic").eval_images[:4]
+    expected = classify(load_pretrained(), images)
+    torch.testing.assert_close(
+        classify(load_pretrained().to(dtype), images), expected, atol=0.1, rtol=0
+    )
+
+
+def test_models_without_parameters_and_exported_ones_classify() -> None:
+    images = load("synthetic").eval_images[:2]
+    probabilities = classify(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), images)
+    assert probabilities.shape == (2, 3)
+    model = build("resnet20").eval()
+    exported = torch.export.export(model, (torch.zeros(2, 3, 32, 32),)).module()
+    torch.testing.assert_close(classify(exported, images), classify(model, images))
+
+
+def test_an_answer_that_is_not_finite_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    nn.init.constant_(model[1].bias, float("nan"))
+    with pytest.raises(InputError, match="weights give no finite answer"):
+        classify(model, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
 def test_probabilities() -> None:
     probabilities = classify(load_pretrained(), load("synthetic").eval_images[:4])
     assert probabilities.shape == (4, len(CLASSES))
@@ -86,3 +159,15 @@ def test_the_shipped_weights_reach_their_records_accuracy(cifar10_root: Path) ->
 def test_other_images_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(InputError, match="images must be uint8"):
         classify(load_pretrained(), images)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [numpy.zeros((1, 3, 32, 32), numpy.uint8), [1], Image.new("RGB", (32, 32)), Path("a.png")],
+)
+@pytest.mark.parametrize("use", [classify, predict_logits])
+def test_only_tensors_are_images(
+    images: Any, use: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+) -> None:
+    with pytest.raises(InputError, match=r"must be a torch tensor, not .*; torch\.from_numpy"):
+        use(nn.Flatten(), images)
