@@ -3,7 +3,8 @@
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -20,6 +21,25 @@ from cifar_resnet.synthetic import draw
 from cifar_resnet.train import make_optimizer, train_epoch
 
 WORTH_COMPILING = 5  # epochs from which on the time that it takes may be won back
+
+
+@contextmanager
+def limits_kept() -> Iterator[None]:
+    """Torch's limits on compiling anew are afterwards what they were.
+
+    `compiled` and `compile_ahead` change them for the whole process; what they compile needs
+    them for as long as it is trained.
+
+    Example:
+        >>> with limits_kept():
+        ...     torch._dynamo.config.recompile_limit = 100
+        >>> torch._dynamo.config.recompile_limit < 100
+        True
+    """
+    config = torch._dynamo.config
+    names = ("recompile_limit", "fail_on_recompile_limit_hit")
+    with config.patch({name: getattr(config, name) for name in names}):
+        yield
 
 
 def compiled(model: nn.Module, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Any:

@@ -112,6 +112,16 @@ def test_graphs_can_be_ruled_out(monkeypatch: pytest.MonkeyPatch, cpu: Hardware)
     assert tried == [False, False]
 
 
+def test_torchs_limits_are_kept(cpu: Hardware) -> None:
+    config, model = torch._dynamo.config, nn.Linear(3, 2)
+    with config.patch(recompile_limit=5, fail_on_recompile_limit_hit=False):
+        with compiling.limits_kept():
+            compiling.compiled(model, torch.optim.SGD(model.parameters()), cpu)
+            config.recompile_limit = 9
+            assert config.fail_on_recompile_limit_hit
+        assert (config.recompile_limit, config.fail_on_recompile_limit_hit) == (5, False)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_settings_for_cuda_graphs_are_understood(cpu: Hardware) -> None:

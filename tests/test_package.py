@@ -41,6 +41,12 @@ def test_modules_import_in_one_direction() -> None:
     assert set(graph) - done == set(), "modules in an import circle"
 
 
+def test_every_module_is_in_the_reference_but_those_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    missing = {p.stem for p in PACKAGE.glob("*.py") if f"::: cifar_resnet.{p.stem}\n" not in page}
+    assert missing == {"__init__", "__main__", "audit", "cli", "commands", "parse"}
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
 def test_mutations_can_still_be_made(mutation: Mutation) -> None:
     """`make mutate` tries them; here only that none has gone stale."""
