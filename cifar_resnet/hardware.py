@@ -70,7 +70,7 @@ def detect(
     Torch's number of threads and, on a CPU, malloc's settings change for the whole process.
 
     Args:
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a `torch.device`; default:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a ``torch.device``; default:
             CUDA if there is any.
         precision: ``"bf16"`` or ``"fp32"``.
         compile: use ``torch.compile``; default: whatever a measurement will find faster, where
@@ -128,7 +128,7 @@ def find_device(asked: str | torch.device | None) -> str:
     """The device to use: the one that was asked for; else CUDA if there is any.
 
     Args:
-        asked: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a `torch.device`.
+        asked: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a ``torch.device``.
 
     Raises:
         InputError: if it is unknown or not there.
