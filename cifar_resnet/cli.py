@@ -116,6 +116,9 @@ def _parser() -> _Parser:
     )
     predict.add_argument("images", nargs="+", type=_path, metavar="IMAGE")
     predict.add_argument("--weights", type=_path, help="default: the shipped weights")
+    predict.add_argument(
+        "--network", default="resnet18", help="which one the weights are of (default: resnet18)"
+    )
     predict.add_argument("--json", action="store_true", help="print all probabilities as JSON")
     predict.set_defaults(run=commands.predict)
 

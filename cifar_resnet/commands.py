@@ -210,7 +210,7 @@ def predict(args: argparse.Namespace) -> None:
     from cifar_resnet.predict import classify, load_pretrained, read_image
 
     images = torch.stack([read_image(path) for path in args.images])
-    probabilities = classify(load_pretrained(args.weights), images)
+    probabilities = classify(load_pretrained(args.weights, args.network), images)
     answers = []
     for path, row in zip(args.images, probabilities.tolist(), strict=True):
         ranked = sorted(zip(row, CLASSES, strict=True), reverse=True)

@@ -7,7 +7,7 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_resnet.checkpoint import save_checkpoint, save_weights
-from cifar_resnet.compiling import WORTH_COMPILING, compile_ahead, compiled, fastest
-from cifar_resnet.data import Dataset
+from cifar_resnet.compiling import WORTH_COMPILING, compile_ahead, compiled, fastest, limits_kept
+from cifar_resnet.data import Dataset, check
 from cifar_resnet.display import Display, Silent
 from cifar_resnet.distributed import (
     ALONE,
@@ -114,6 +114,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(sole_user(out)), world)
+        stack.enter_context(limits_kept())
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 
@@ -141,6 +142,13 @@ def _refuse_wrong_input(
     recipe: Recipe, data: Dataset, seed: int, out: Path, *, resume: bool, world: World
 ) -> None:
     refuse_wrong_plan(recipe, seed)
+    check(data)
+    top, outputs = int(data.train_labels.max()), _outputs(NETWORKS[recipe.network])
+    if top >= outputs:
+        raise InputError(
+            f"labels go up to {top}, but network {recipe.network!r} has {outputs} outputs; "
+            "add one of your own to cifar_resnet.networks.NETWORKS"
+        )
     if len(data.train_images) < recipe.batch_size:
         raise InputError(
             f"batch_size {recipe.batch_size} is more than the {len(data.train_images)} images"
@@ -148,6 +156,13 @@ def _refuse_wrong_input(
     if recipe.batch_size % world.size:
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
     refuse_used_folder(out, resume=resume)
+
+
+@cache
+def _outputs(build: Callable[[], nn.Module]) -> int:
+    with torch.inference_mode():
+        scores: Tensor = build().eval()(torch.zeros(1, 3, 32, 32))
+    return scores.shape[1]
 
 
 @cache

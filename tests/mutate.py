@@ -59,6 +59,27 @@ SHIPPED = f"results/runs/{weights_record(WEIGHTS)}.json"
 STORED = '"outputs": []', '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["1"]}]'
 
 MUTATIONS = (
+    _code(
+        "sums of one process alone",
+        "distributed",
+        "        dist.all_reduce(tensor)\n",
+        "        pass\n",
+        "tests/test_distributed.py",
+    ),
+    _code(
+        "times of interrupted runs count",
+        "experiments",
+        "used.processes == 1 and record.sessions == 1",
+        "used.processes == 1",
+        "tests/test_queue.py",
+    ),
+    _code(
+        "going on with other images",
+        "run",
+        '"contents": contents(data)',
+        '"contents": ""',
+        "tests/test_run.py",
+    ),
     # hyper-parameters
     _code("momentum", "recipe", "momentum: float = 0.9", "momentum: float = 0.8"),
     _code("weight decay", "recipe", "weight_decay: float = 5e-4", "weight_decay: float = 1e-4"),

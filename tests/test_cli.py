@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cifar_resnet import analysis, cli, data
+from cifar_resnet import analysis, cli, commands, data
 from cifar_resnet import run as module
 from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.data import CLASSES, Dataset, load
@@ -209,6 +209,35 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
     assert done.returncode == 1, "what it was asked for may be undone"
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["--help"]])
+def test_output_that_cannot_be_written_is_one_line(words: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs Linux")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "cifar_resnet", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert done.returncode == 2
+    assert done.stderr == "cifar-resnet: system: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (".05", 0.05),
+        ("5.", 5.0),
+        ("1e-3", 1e-3),
+        ("True", True),
+        ("[1, 2]", [1, 2]),
+        ("sgd", "sgd"),
+    ],
+)
+def test_values_may_be_written_as_in_python(text: str, value: object) -> None:
+    assert commands._changes([f"field={text}"]) == {"field": value}
 
 
 def test_an_error_of_the_system_is_told(

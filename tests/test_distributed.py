@@ -151,6 +151,12 @@ def test_a_batch_that_cannot_be_shared_is_named(
         fit(get_recipe("smoke"), synthetic, cpu, out=tmp_path, world=World(0, 3))
 
 
+def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="RANK is not set; start it with torchrun"), join("cpu"):
+        pass
+
+
 def test_alone_there_is_no_process_group() -> None:
     with join("cpu") as world:
         assert (world.size, world.is_main) == (1, True)

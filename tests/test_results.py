@@ -23,7 +23,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, checksum, read, write_record
+from cifar_resnet.record import Record, checksum, read, read_record, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
 from cifar_resnet.software import Software, source_at
@@ -488,6 +488,15 @@ def test_a_time_counts_on_the_machine_it_is_meant_for(tmp_path: Path) -> None:
         write_record(replace(other, software=committed(other.software)), tmp_path / "record.json")
         with pytest.raises(InputError, match=r"cannot be published.*is not meant"):
             add(tmp_path, tmp_path / "results")
+
+
+def test_a_record_is_written_nowhere_else(published: Path, tmp_path: Path) -> None:
+    bad = replace(invented_bench("resnet18"), id="../../escaped")
+    write_record(bad, tmp_path / "bad.json")
+    with pytest.raises(InputError, match="is no file name"):
+        add(tmp_path / "bad.json", tmp_path / "a" / "results")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["run", "analysis", "benchmark"])

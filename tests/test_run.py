@@ -2,12 +2,15 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cifar_resnet import run as module
+from cifar_resnet.augment import Augmentation
 from cifar_resnet.checkpoint import load_checkpoint, load_weights
 from cifar_resnet.compiling import compile_ahead
 from cifar_resnet.data import Dataset
@@ -303,6 +306,50 @@ def test_a_checkpoint_of_other_code_is_refused(
     monkeypatch.setattr(module, "running_code", lambda: now)
     with pytest.raises(InputError, match="other code"):
         fit(RECIPE, synthetic, cpu, out=tmp_path, resume=True)
+
+
+def test_other_images_or_another_network_are_not_gone_on_with(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, synthetic, cpu, out=tmp_path, display=Interrupt())
+    other = replace(synthetic, train_images=255 - synthetic.train_images)
+    with pytest.raises(InputError, match="trained on other images"):
+        fit(RECIPE, other, cpu, out=tmp_path, resume=True)
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(get_depth_resnet, 20, residual=False))
+    with pytest.raises(InputError, match="of another network"):
+        fit(RECIPE, synthetic, cpu, out=tmp_path, resume=True)
+
+
+def test_what_no_record_could_hold_is_refused_or_made_plain_before_training(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    area: Any = [0.1, 0.2]  # a list, as a YAML file has it
+    odd = replace(RECIPE, epochs=1, augmentation=Augmentation(erasing_area=area))
+    made = fit(replace(odd, learning_rate=np.float64(0.02)), synthetic, cpu, out=tmp_path / "odd")
+    assert read_record(tmp_path / "odd" / "record.json").recipe == made.record.recipe
+    for wrong, seed, message in (
+        ({"epochs": np.int64(1)}, 0, "epochs must be int"),
+        ({"learning_rate": 1e-323}, 0, "learning_rate must be positive"),
+        ({}, True, "seed must be between"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(replace(RECIPE, **wrong), synthetic, cpu, seed=seed, out=tmp_path / "wrong")
+    hundred = replace(synthetic, train_labels=synthetic.train_labels + 90)
+    with pytest.raises(InputError, match="labels go up to 99, but network 'resnet20' has 10"):
+        fit(RECIPE, hundred, cpu, out=tmp_path / "wrong")
+    small = replace(synthetic, eval_images=synthetic.eval_images[:, :, ::2])
+    with pytest.raises(InputError, match="eval_images must be uint8"):
+        fit(RECIPE, small, cpu, out=tmp_path / "wrong")
+    assert not list(tmp_path.glob("wrong/*.pt"))
+
+
+def test_the_model_comes_back_ready_for_use(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    model = fit(replace(RECIPE, epochs=1), synthetic, cpu, out=tmp_path).model
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_batch_larger_than_the_data_set_is_named(
