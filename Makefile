@@ -45,7 +45,7 @@ browser:        ## what the tests of the site need: Chromium and a Chinese font 
 	    $$(command -v chromium >/dev/null || echo chromium) fontconfig fonts-noto-cjk; } >/dev/null
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile cifar_resnet hooks tests
 
 docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 	$(BIN)/pytest tests/test_docs.py --update-examples
