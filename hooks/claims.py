@@ -40,7 +40,7 @@ CLAIMS: dict[str, Claim] = {
     "vanishing": Claim(
         "background.md",
         "没有对策时，梯度越往浅层越小；有了合适的初始化和 BN，就不再消失",
-        "笔记第 1 节，“没有对策时”和后半句是本站加的",
+        "笔记第 1 节",
         analyses=("gradients",),
         show=gradients_vanish,
     ),
@@ -68,7 +68,7 @@ CLAIMS: dict[str, Claim] = {
     "identity": Claim(
         "residual-block.md",
         "训练好的残差块接近恒等映射，F(x) 比 x 小得多",
-        "本站，由笔记第 2 节引申",
+        "本站",
         analyses=("identity-resnet18", "identity-resnet56"),
         show=residuals_small,
     ),
@@ -97,7 +97,7 @@ CLAIMS: dict[str, Claim] = {
         name: Claim(
             "training.md",
             words,
-            "本站，笔记没有列出" if name == "crop-flip" else "笔记第 4 节",
+            "本站" if name == "crop-flip" else "笔记第 4 节",
             _CONFIGURATION,
             arms=("everything", label),
             show=one_left_out(label, *more),

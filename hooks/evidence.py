@@ -109,9 +109,14 @@ def claims(results: Results) -> str:
         verdict = seen.badge(results) if seen else waiting
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
         rows.append(
-            (f"[{claim.words}]({claim.page}#evidence-{name})", claim.origin, verdict, source)
+            (
+                f"[{claim.words}]({claim.page}#evidence-{name})",
+                verdict,
+                source,
+                f'<span class="whole">{claim.origin}</span>',
+            )
         )
-    return markdown_table(("论断", "出自", "判定", "证据"), rows)
+    return markdown_table(("论断", "判定", "证据", "出自"), rows)
 
 
 def _claim(name: str) -> Claim:
