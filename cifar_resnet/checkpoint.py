@@ -62,7 +62,7 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
     """Write parameters and buffers as safetensors, the weights in half precision.
 
     Batch normalisation's statistics stay in float32: they are small and may be large
-    in value.
+    in value. So does a weight that is larger than half precision holds.
 
     Args:
         path: a ``.safetensors`` file.
@@ -73,7 +73,7 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
         The file's SHA-256, as in the run record.
 
     Raises:
-        InputError: if half precision does not hold the weights: beyond 65504, or no numbers.
+        InputError: if a value is not finite.
 
     Example:
         >>> import tempfile
@@ -83,19 +83,13 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
         >>> load_weights(nn.Linear(2, 2), path)
         'example'
     """
-    tensors = {
-        name: value.detach()
-        .cpu()
-        .to(torch.float16 if value.is_floating_point() and value.dim() > 1 else value.dtype)
-        .contiguous()
-        for name, value in model.state_dict().items()
-    }
-    for name, value in tensors.items():
-        if value.dtype == torch.float16 and not value.isfinite().all():
-            raise InputError(
-                f"weights {path} cannot be written: {name} has values beyond half precision's "
-                "65504, or NaN; lower learning_rate"
-            )
+    tensors = {}
+    for name, value in model.state_dict().items():
+        whole = value.detach().cpu().contiguous()
+        if not whole.isfinite().all():
+            raise InputError(f"weights {path}: {name} is not finite; lower learning_rate")
+        half = whole.half() if whole.is_floating_point() and whole.dim() > 1 else whole
+        tensors[name] = half if half.isfinite().all() else whole
     path = Path(path)
     content = save(tensors, {"record": record_id})
     write_atomically(path, lambda part: part.write_bytes(content))

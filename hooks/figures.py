@@ -186,9 +186,10 @@ def augmentations() -> str:
         ("随机擦除", f"每张以概率 {a.erasing_probability:g} 把一块矩形换成噪声", erase(images)),
         ("三者合用", "先裁剪、再翻转、后擦除，网络训练时看到的图片", erase(flip(crop(images)))),
     )
+    size = f'width="{_SHOWN * 32}" height="32"'
     rows = "".join(
         f'<div class="strip"><span>{title}</span>'
-        f'<img src="{_picture(batch)}" alt="{title}：{alt}。" width="{_SHOWN * 32}" height="32"></div>'
+        f'<img src="{_picture(batch)}" alt="{title}：{alt}。" {size}></div>'
         for title, alt, batch in strips
     )
     return (
