@@ -9,6 +9,7 @@ from typing import Any
 from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
+from cifar_resnet.fingerprint import differences
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record
@@ -109,7 +110,7 @@ def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | No
         )
     if state["contents"] != expected["contents"]:
         raise InputError(f"{checkpoint} was trained on other images; choose another --out")
-    if state["fingerprint"] != expected["fingerprint"]:
+    if differences(state["fingerprint"], expected["fingerprint"]):
         raise InputError(f"{checkpoint} is of another network; choose another --out")
     if state["where"] != expected["where"]:
         raise InputError(
