@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from cifar_resnet import __version__, commands
+from cifar_resnet import __version__, commands, evidence_commands
 from cifar_resnet.errors import InputError
 
 
@@ -132,11 +132,11 @@ def _parser() -> _Parser:
         metavar="RUN",
         help="the folder of a run, or the file of an analysis or a benchmark",
     )
-    add.set_defaults(run=commands.results_add)
+    add.set_defaults(run=evidence_commands.results_add)
     check = actions.add_parser(
         "check", help="fail if the code no longer stands behind a record or the weights"
     )
-    check.set_defaults(run=commands.results_check)
+    check.set_defaults(run=evidence_commands.results_check)
     for action in (add, check):
         action.add_argument(
             "--results", type=_path, default=Path("results"), metavar="DIR", help="default: results"
@@ -145,9 +145,9 @@ def _parser() -> _Parser:
     experiments = subcommands.add_parser("experiments", help="the queue of runs behind each claim")
     actions = experiments.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
     listed = actions.add_parser("list", help="list the experiments and what each of them compares")
-    listed.set_defaults(run=commands.experiments_list)
+    listed.set_defaults(run=evidence_commands.experiments_list)
     status = actions.add_parser("status", help="how far the experiments are")
-    status.set_defaults(run=commands.experiments_status)
+    status.set_defaults(run=evidence_commands.experiments_status)
     run = actions.add_parser(
         "run",
         parents=[machine, compiling],
@@ -163,7 +163,7 @@ def _parser() -> _Parser:
         "--again", action="store_true", help="repeat what is published, and compare with it"
     )
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
-    run.set_defaults(run=commands.experiments_run)
+    run.set_defaults(run=evidence_commands.experiments_run)
     for action in (status, run):
         action.add_argument(
             "--out",
@@ -195,7 +195,7 @@ def _parser() -> _Parser:
         metavar="DIR",
         help="for the record (default: runs/analyses)",
     )
-    analyze.set_defaults(run=commands.analyze)
+    analyze.set_defaults(run=evidence_commands.analyze)
 
     bench = subcommands.add_parser(
         "bench", parents=[machine, compiling], help="how fast training is, beside the plain loop"
@@ -209,7 +209,7 @@ def _parser() -> _Parser:
     bench.add_argument(
         "--out", type=_path, metavar="DIR", help="for the record (default: results/bench)"
     )
-    bench.set_defaults(run=commands.bench)
+    bench.set_defaults(run=evidence_commands.bench)
 
     recipes = subcommands.add_parser("recipes", help="list the recipes")
     recipes.set_defaults(run=commands.recipes)
