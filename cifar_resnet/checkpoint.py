@@ -73,7 +73,7 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
         The file's SHA-256, as in the run record.
 
     Raises:
-        InputError: if a value is not finite.
+        InputError: if a parameter is not finite.
 
     Example:
         >>> import tempfile
@@ -83,11 +83,12 @@ def save_weights(path: str | Path, model: nn.Module, record_id: str) -> str:
         >>> load_weights(nn.Linear(2, 2), path)
         'example'
     """
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(f"weights {path}: {name} is not finite; lower learning_rate")
     tensors = {}
     for name, value in model.state_dict().items():
         whole = value.detach().cpu().contiguous()
-        if not whole.isfinite().all():
-            raise InputError(f"weights {path}: {name} is not finite; lower learning_rate")
         half = whole.half() if whole.is_floating_point() and whole.dim() > 1 else whole
         tensors[name] = half if half.isfinite().all() else whole
     path = Path(path)

@@ -219,11 +219,11 @@ def _parser() -> _Parser:
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 def _data(text: str) -> str:
-    return str(_path(text))
+    return os.path.expanduser(text) if text else str(_path(text))
 
 
 def _seeds(text: str) -> list[int]:
@@ -249,12 +249,14 @@ def main(argv: list[str] | None = None) -> int:
         >>> main(["predict", "nowhere.png"])
         2
     """
+    ended: int | SystemExit
     try:
         try:
-            return _main(argv)
-        finally:
-            if sys.stdout:
-                sys.stdout.flush()
+            ended = _main(argv)
+        except SystemExit as stop:  # after --help, --version, or wrong words
+            ended = stop
+        if sys.stdout:
+            sys.stdout.flush()
     except OSError as error:
         if error.filename is None:  # standard output, of which Python would complain once more
             with suppress(OSError, AttributeError):
@@ -264,6 +266,9 @@ def main(argv: list[str] | None = None) -> int:
         where = error.filename or "system"
         print(f"cifar-resnet: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
+    if isinstance(ended, SystemExit):
+        raise ended
+    return ended
 
 
 def _main(argv: list[str] | None) -> int:

@@ -27,7 +27,7 @@ def results_add(args: argparse.Namespace) -> int:
     for folder in args.run_folders:
         try:
             print(add(folder, args.results))
-        except InputError as error:
+        except (InputError, OSError) as error:
             print(f"cifar-resnet: {error}", file=sys.stderr)
             code = 2
     return code

@@ -125,6 +125,7 @@ def _configuration(recipe: str, **changes: Any) -> tuple[Arm, ...]:
     left_out: dict[str, dict[str, Any]] = {
         "everything": {},
         "no-momentum": {"momentum": 0.0},
+        "no-momentum-same-step": {"momentum": 0.0, "learning_rate": 1.0},  # 0.1 / (1 - 0.9)
         "constant-rate": {"schedule": "constant"},
         "no-weight-decay": {"weight_decay": 0.0},
         "no-label-smoothing": {"label_smoothing": 0.0},

@@ -105,6 +105,11 @@ def run(
             while waiting and len(running) < parallel:
                 if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
+                takes = _published_seconds(waiting[0], published)
+                if takes > deadline - time.monotonic():
+                    print(f"left out  {waiting[0].folder}: it takes {takes / 60:.0f} minutes")
+                    del waiting[0]
+                    continue
                 together = _sharing(waiting, out, alone=parallel == 1)
                 waiting = [job for job in waiting if job not in together]
                 begun = _begun(together[0], out)  # and goes on as it began
@@ -169,6 +174,12 @@ def _pause(running: _Running, out: Path) -> None:
             ended = (out / job.folder / "record.json").exists()
             with suppress(OSError):
                 print(f"{'finished' if ended else 'paused  '}  {job.folder}", flush=True)
+
+
+def _published_seconds(job: Job, published: Iterable[Record]) -> float:
+    """What a run that must not be interrupted took; 0 if any other, or if none is known."""
+    alike = (r.train_seconds for r in published if job.timed and r.recipe == job.recipe)
+    return max(alike, default=0.0)
 
 
 def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ...]:

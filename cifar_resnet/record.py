@@ -167,8 +167,6 @@ def read(kind: type[_T], path: str | Path) -> _T:
         raise InputError(f"record {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"record {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"record {path} is not JSON: {error}") from error
     if isinstance(content, dict) and content.get("schema") != SCHEMA:

@@ -255,8 +255,9 @@ def _other_machines(records: Iterable[Record]) -> Iterator[str]:
             used = record.hardware
             yield (
                 f"{record.id} ran on {used.device}, {used.threads} threads, {used.processes} "
-                f"processes, for which experiment {alike[0].experiment} is not meant; leave it "
-                f"out and run: cifar-resnet experiments run {alike[0].experiment}"
+                f"processes, in {record.sessions} sessions: not as experiment "
+                f"{alike[0].experiment} is meant; leave it out and run: "
+                f"cifar-resnet experiments run {alike[0].experiment}"
             )
 
 

@@ -5,6 +5,7 @@ cifar-resnet train smoke --data synthetic    # seconds, no download
 """
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -143,7 +144,8 @@ def _refuse_wrong_input(
 ) -> None:
     refuse_wrong_plan(recipe, seed)
     check(data)
-    top, outputs = int(data.train_labels.max()), _outputs(NETWORKS[recipe.network])
+    top = int(max(data.train_labels.max(), data.eval_labels.max()))
+    outputs = _outputs(NETWORKS[recipe.network])
     if top >= outputs:
         raise InputError(
             f"labels go up to {top}, but network {recipe.network!r} has {outputs} outputs; "
@@ -160,15 +162,21 @@ def _refuse_wrong_input(
 
 @cache
 def _outputs(build: Callable[[], nn.Module]) -> int:
-    with torch.inference_mode():
-        scores: Tensor = build().eval()(torch.zeros(1, 3, 32, 32))
+    model = build().eval()
+    with torch.no_grad():
+        scores: Tensor = model(torch.zeros(1, 3, 32, 32))
     return scores.shape[1]
 
 
 @cache
 def _fingerprint(recipe: Recipe, build: object) -> dict[str, Any]:
     """Once for all the seeds of a recipe, for as long as its network's name means the same."""
-    return fingerprint(recipe)
+    found = fingerprint(recipe)
+    try:
+        json.dumps(found, allow_nan=False)  # as its record will be written
+    except ValueError as error:
+        raise InputError("the first steps give NaN or infinity; lower learning_rate") from error
+    return found
 
 
 def _decide_on_compiling(

@@ -99,21 +99,26 @@ CLAIMS: dict[str, Claim] = {
             words,
             "本站" if name == "crop-flip" else "笔记第 4 节",
             _CONFIGURATION,
-            arms=("everything", label),
-            show=one_left_out(label, *more),
+            arms=("everything", *labels),
+            show=one_left_out(labels, *more),
         )
-        for name, words, label, more in (
-            ("momentum", "学习率相同时，动量能提高准确率", "no-momentum", ()),
-            ("cosine", "余弦退火比不变的学习率好", "constant-rate", ()),
-            ("weight-decay", "权重衰减能提高准确率", "no-weight-decay", ()),
+        for name, words, labels, more in (
+            (
+                "momentum",
+                "动量能提高准确率，不论学习率相同还是步子一样大",
+                ("no-momentum", "no-momentum-same-step"),
+                (),
+            ),
+            ("cosine", "余弦退火比不变的学习率好", ("constant-rate",), ()),
+            ("weight-decay", "权重衰减能提高准确率", ("no-weight-decay",), ()),
             (
                 "label-smoothing",
                 "标签平滑能提高准确率，并让置信度更可信",
-                "no-label-smoothing",
+                ("no-label-smoothing",),
                 (calibration_error,),
             ),
-            ("erasing", "随机擦除能提高准确率", "no-erasing", ()),
-            ("crop-flip", "随机裁剪与翻转能提高准确率", "no-crop-and-flip", ()),
+            ("erasing", "随机擦除能提高准确率", ("no-erasing",), ()),
+            ("crop-flip", "随机裁剪与翻转能提高准确率", ("no-crop-and-flip",), ()),
         )
     },
 }

@@ -87,6 +87,7 @@ STEMS = {
 LEFT_OUT = {
     "everything": "全部用上",
     "no-momentum": "去掉动量",
+    "no-momentum-same-step": "去掉动量，学习率 1.0",
     "constant-rate": "学习率不退火",
     "no-weight-decay": "去掉权重衰减",
     "no-label-smoothing": "去掉标签平滑",
@@ -155,14 +156,20 @@ def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown
 
 
 def one_left_out(
-    label: str, *more: Callable[[Record], float]
+    labels: Sequence[str], *more: Callable[[Record], float]
 ) -> Callable[[Experiment, Arms], Shown]:
-    """Compare everything with one thing left out; ``more`` should be larger without it."""
+    """Compare everything with one thing left out, in one or several ways.
+
+    ``more`` should be larger without it.
+    """
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, LEFT_OUT, "everything", label, accuracy)]
+        label = labels[0]
+        findings = [compare(runs, LEFT_OUT, "everything", other, accuracy) for other in labels]
         findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
+        if len(labels) > 1:
+            caption = "全部配置，与去掉这一项的两组：学习率不变，或者步子一样大。"
         conditions = _conditions(experiment, runs)
         seen, without = (spread(runs[arm], _train_accuracy)[0] for arm in ("everything", label))
         if label == "no-weight-decay" and without < seen:

@@ -390,8 +390,8 @@ MUTATIONS = (
     Mutation(
         "a claim judged by another arm",
         "hooks/claims.py",
-        '"no-erasing", ()',
-        '"no-crop-and-flip", ()',
+        '("no-erasing",), ()',
+        '("no-crop-and-flip",), ()',
         EVIDENCE,
     ),
     Mutation(

@@ -192,6 +192,14 @@ def test_a_run_whose_time_counts_starts_anew_if_interrupted(tmp_path: Path) -> N
         assert folder.exists() == stays
 
 
+def test_a_run_that_cannot_end_in_time_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed, known = replace(JOB, timed=True), replace(RECORD, recipe=JOB.recipe, train_seconds=600)
+    run([timed], tmp_path, options=OPTIONS, published=[known], budget=60, grace=0)
+    assert capsys.readouterr().out == f"left out  {JOB.folder}: it takes 10 minutes\n"
+
+
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
     begin(tmp_path / "run", source_sha256="f" * 64)
     with sole_user(tmp_path / "run"):

@@ -23,7 +23,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
-from cifar_resnet.record import Record, checksum, read, read_record, write_record
+from cifar_resnet.record import Record, checksum, read, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
 from cifar_resnet.software import Software, source_at
@@ -484,9 +484,9 @@ def test_a_time_counts_on_the_machine_it_is_meant_for(tmp_path: Path) -> None:
     for change, seed in (({"threads": 4}, 0), ({"device": "cuda"}, 7), ({"processes": 2}, 0)):
         other = replace(record, seed=seed, hardware=replace(record.hardware, **change))
         (problem,) = results._other_machines([other])
-        assert "for which experiment fast-cpu is not meant" in problem
+        assert "not as experiment fast-cpu is meant" in problem
         write_record(replace(other, software=committed(other.software)), tmp_path / "record.json")
-        with pytest.raises(InputError, match=r"cannot be published.*is not meant"):
+        with pytest.raises(InputError, match=r"cannot be published.*not as experiment"):
             add(tmp_path, tmp_path / "results")
 
 
@@ -495,8 +495,11 @@ def test_a_record_is_written_nowhere_else(published: Path, tmp_path: Path) -> No
     write_record(bad, tmp_path / "bad.json")
     with pytest.raises(InputError, match="is no file name"):
         add(tmp_path / "bad.json", tmp_path / "a" / "results")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
-        read_record(tmp_path)
+    (tmp_path / "odd.json").mkdir()
+    write_record(replace(bad, id="good", software=committed(bad.software)), tmp_path / "good.json")
+    words = [str(tmp_path / name) for name in ("odd.json", "good.json")]
+    assert cli.main(["results", "add", *words, "--results", str(tmp_path / "results")]) == 2
+    assert (tmp_path / "results" / "bench" / "good.json").exists(), "one odd path stops no other"
 
 
 @pytest.mark.parametrize("kind", ["run", "analysis", "benchmark"])
