@@ -28,7 +28,7 @@ from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jo
 from cifar_resnet.files import sha256
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
-from cifar_resnet.recipe import Recipe, assignments, difference, get_recipe
+from cifar_resnet.recipe import Recipe, assignments, changes, difference, get_recipe
 from cifar_resnet.record import Record, read, read_record, write_record
 from cifar_resnet.software import commit_objection, commit_of
 
@@ -305,12 +305,16 @@ def _problems(
     records[record.id] = record
     yield from _own(path, record)
     yield from contradictions(record)
-    again = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
-    again += " --val" if record.data.eval_split == "val" else ""
-    again += "".join(f" --set {word}" for word in map(shlex.quote, assignments(record.changes)))
-    again += _hardware_options(record.hardware)
-    yield from (f"{problem}; {again}" for problem in outdated(record, current))
+    yield from (f"{problem}; {_again(record)}" for problem in outdated(record, current))
     yield from _thrown_again(record, current)
+
+
+def _again(record: Record) -> str:
+    asked = changes(record.recipe) if _asked_for(record.recipe) else record.changes
+    told = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
+    told += " --val" if record.data.eval_split == "val" else ""
+    told += "".join(f" --set {word}" for word in map(shlex.quote, assignments(asked)))
+    return told + _hardware_options(record.hardware)
 
 
 def _hardware_options(used: Hardware) -> str:
@@ -323,7 +327,7 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
     """Yield what the code does otherwise now than when a run was made.
 
     A named recipe may move away from its runs on held-out images: they are what it was
-    chosen by.
+    chosen by; and from runs of an experiment that still asks for what they trained.
 
     Args:
         record: of the run.
@@ -335,12 +339,18 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
     except InputError as error:  # of a recipe or a network that is no more
         yield str(error)
         return
-    if recipe != record.recipe and record.data.eval_split == "test":
+    stays = record.data.eval_split == "val" or _asked_for(record.recipe)
+    if recipe != record.recipe and not stays:
         changed = ", ".join(difference(record.recipe, recipe))
         yield f"the recipe has changed since ({changed})"
     changed = ", ".join(differences(record.fingerprint, now))
     if changed:
         yield f"the code now behaves otherwise ({changed})"
+
+
+def _asked_for(recipe: Recipe) -> bool:
+    """Whether an experiment asks for it."""
+    return any(job.recipe == recipe for job in jobs(EXPERIMENTS))
 
 
 def _weights_problems(weights: Path, records: dict[str, Record]) -> Iterator[str]:

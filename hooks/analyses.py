@@ -207,9 +207,11 @@ def single_blocks(analyses: Analyses) -> Shown:
             ],
         )
         panels.append(Panel(_network(record), chart))
+        names = [f"去掉{'' if name.startswith('第') else ' '}{name}" for name in _parts(record)]
+        losses = record.values["loss"] + record.values["loss without"]
         rows += [
-            [f"{_network(record)}，去掉{'' if name.startswith('第') else ' '}{name}", percent(v)]
-            for name, v in zip(_parts(record), cut, strict=True)
+            [f"{_network(record)}，{name}", percent(share), f"{loss:.2f}"]
+            for name, share, loss in zip(("完整", *names), (whole, *cut), losses, strict=True)
         ]
         least = _parts(record)[cut.index(min(cut))].replace(" ", "")
         words = (
@@ -225,7 +227,7 @@ def single_blocks(analyses: Analyses) -> Shown:
         figure(
             "去掉单独一块、其余不动，在测试图上的准确率；点线是完整的网络。",
             panels,
-            table(("网络", "准确率"), rows),
+            table(("网络", "准确率", "损失"), rows),
         ),
         _described(next(iter(analyses.values())))
         + "去掉一块之后，准确率的中位数超过完整网络的八成，才算还能用。",

@@ -108,10 +108,12 @@ def read_results(folder: Path) -> Results:
     """
     groups: dict[Recipe, list[Record]] = {}
     every = tuple(_checked(folder / FOLDERS["test"], read_record))
+    compared, alone = _experiments_recipes()
     for run in every:
-        alone = not differences(run.recipe) and run.recipe.network == "resnet18"
-        if alone and run.recipe not in _compared_only():
-            groups.setdefault(run.recipe, []).append(run)
+        recipe = run.recipe
+        usual = not differences(recipe) and recipe.network == "resnet18"
+        if recipe in alone or (usual and recipe not in compared):
+            groups.setdefault(recipe, []).append(run)
     ordered = [
         Group(recipe, tuple(sorted(runs, key=lambda run: run.seed)))
         for recipe, runs in groups.items()
@@ -129,11 +131,11 @@ def read_results(folder: Path) -> Results:
 
 
 @functools.cache
-def _compared_only() -> frozenset[Recipe]:
-    """Recipes that are trained to be compared with others, and for nothing else."""
+def _experiments_recipes() -> tuple[set[Recipe], set[Recipe]]:
+    """Recipes that are trained to be compared with others, and for their own result."""
     compared = {job.recipe for e in EXPERIMENTS if len(e.arms) > 1 for job in jobs([e])}
     alone = {job.recipe for e in EXPERIMENTS if len(e.arms) == 1 for job in jobs([e])}
-    return frozenset(compared - alone)
+    return compared, alone
 
 
 def find_outdated(results: Results, cache: Path) -> dict[str, str]:

@@ -165,6 +165,7 @@ _ARMS = {
     "batch-256": "批大小 256",
     "no-nesterov": "去掉 Nesterov",
     "no-warm-up": "不预热",
+    "notes-erasing": "照笔记擦除",
     "fp32": "float32",
     "bf16": "bf16",
 }

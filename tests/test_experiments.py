@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from cifar_resnet import cli, commands
+from cifar_resnet.bench import training_flops
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, Arm, Experiment, Job, jobs, missing, select
 from cifar_resnet.networks import NETWORKS
@@ -17,8 +18,10 @@ JOB = Job("test", Arm("quick", "smoke"), 0)
 def test_every_run_of_the_queue_is_possible_and_fair(experiment: Experiment) -> None:
     recipes = [job.recipe for job in jobs([experiment])]
     assert all(recipe.network in NETWORKS for recipe in recipes)
-    if experiment.equal == "epochs":
-        assert len({recipe.epochs for recipe in recipes}) == 1
+    assert (len({recipe.epochs for recipe in recipes}) == 1) == (experiment.equal == "epochs")
+    if experiment.equal == "operations":
+        spent = [recipe.epochs * training_flops(recipe.network) for recipe in recipes]
+        assert max(spent) < 1.02 * min(spent)
     different = {(arm.precision, job.recipe) for job in jobs([experiment]) for arm in [job.arm]}
     assert len(different) == len(experiment.arms), "no two arms are the same"
     for job in jobs([experiment]):

@@ -234,14 +234,15 @@ def test_gpus_have_a_chart_of_their_own(tmp_path: Path) -> None:
     cpu, gpu = re.findall(r"<svg viewBox[^>]*?role=.*?</svg>", shown, re.DOTALL)
     assert "训练用时（分）" in cpu
     assert "训练用时（秒）" in gpu
-    assert "fast，70 轮用 1 分钟到 90.00%" in gpu
+    assert "fast，90 轮用 2 分钟到 90.00%" in gpu
 
 
 def test_runs_made_to_be_compared_are_no_results_of_their_own(tmp_path: Path) -> None:
     """Even those that differ from a recipe in their length alone."""
-    (first, *_), (short, *_) = (jobs(select([name])) for name in ("fast-parts", "fast-short"))
+    (first, *_), (short, *_) = (jobs(select([name])) for name in ("fast-parts-cpu", "fast-short"))
     runs = [invented(job.recipe, seed, 0.9) for seed, job in enumerate((first, short))]
     results = read_results(publish(tmp_path, *runs))
+    assert short.recipe.learning_rate != get_recipe("fast").learning_rate
     assert [group.recipe for group in results.groups] == [short.recipe]
     assert len(results.runs) == 2
 

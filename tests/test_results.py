@@ -20,7 +20,7 @@ from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import jobs, select
+from cifar_resnet.experiments import Arm, Experiment, jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, checksum, read, write_record
@@ -328,6 +328,21 @@ def test_a_changed_default_is_noticed(
     found = problems()
     assert "the recipe has changed since (momentum)" in found
     assert "re-run it: cifar-resnet train smoke --seed 0 --set" in found
+
+
+def test_a_recipe_moves_away_from_what_an_experiment_still_asks_for(
+    run: Path, published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
+) -> None:
+    record = results.read_record(published)
+    pinned = Arm("run", "smoke", record.changes | {"momentum": record.recipe.momentum})
+    monkeypatch.setattr(results, "EXPERIMENTS", (Experiment("old", "", (pinned,), (0,)),))
+    changed = replace(RECIPES["smoke"](), momentum=0.8)
+    monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
+    assert problems() == ""
+    rewrite(published, fingerprint=record.fingerprint | {"losses": [1.0]})
+    found = problems()
+    assert "the code now behaves otherwise (losses)" in found
+    assert "--set momentum=0.9" in found, "what was trained, not what the recipe is now"
     assert "--device cpu --threads 1 --precision fp32" in found
 
 
