@@ -28,7 +28,7 @@ from cifar_resnet.evaluate import evaluate
 from cifar_resnet.files import sha256
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS
-from cifar_resnet.record import SCHEMA, DataInfo, read_record
+from cifar_resnet.record import SCHEMA, DataInfo, read_record, refuse_seen
 from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
 
@@ -295,6 +295,33 @@ ANALYSES: dict[str, tuple[Callable[[str, nn.Module, Tensor, Tensor], _Values], i
 }
 
 
+def refuse_wrong_analysis(name: str, run: Path | None = None) -> str:
+    """Refuse what cannot be measured, before a data set is downloaded.
+
+    Args:
+        name: a key of ``ANALYSES``.
+        run: folder of a finished run.
+
+    Returns:
+        The network that it measures, a key of `cifar_resnet.networks.NETWORKS`; empty for
+        ``"gradients"``, which measures several.
+
+    Raises:
+        InputError: if the name is unknown, takes no run, or the run has no record.
+
+    Example:
+        >>> refuse_wrong_analysis("lesion")
+        'resnet18'
+    """
+    if name not in ANALYSES:
+        raise InputError(f"analysis {name!r} is unknown; choose one of: {', '.join(ANALYSES)}")
+    if name == "gradients":
+        if run:
+            raise InputError("analysis 'gradients' measures fresh networks; leave out --run-folder")
+        return ""
+    return read_record(run / "record.json").recipe.network if run else "resnet18"
+
+
 def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord:
     """Measure.
 
@@ -305,8 +332,8 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
             ``"gradients"`` measures fresh networks and takes none.
 
     Raises:
-        InputError: if the name is unknown, takes no run, or the run's record or weights are
-            not there.
+        InputError: if the name is unknown, takes no run, the run's record or weights are not
+            there, or the network was trained on these images.
 
     Example:
         >>> from cifar_resnet.data import load
@@ -314,18 +341,15 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: analysis 'sizes' is unknown; choose one of: gradients, ...
     """
-    if name not in ANALYSES:
-        raise InputError(f"analysis {name!r} is unknown; choose one of: {', '.join(ANALYSES)}")
-    if name == "gradients" and run:
-        raise InputError("analysis 'gradients' measures fresh networks; leave out --run-folder")
+    network = refuse_wrong_analysis(name, run)
     code = software()  # first: files may be edited while the rest goes on
-    network, weights_record, digest = "", "", ""
+    weights_record, digest = "", ""
     model: nn.Module = nn.Identity()
     if name != "gradients":
         weights = run / "weights.safetensors" if run else WEIGHTS
-        network = read_record(run / "record.json").recipe.network if run else "resnet18"
         model = build(network)
         weights_record = load_weights(model, weights)
+        refuse_seen(weights_record, data.name, data.split)
         digest = sha256(weights)
     measure, count = ANALYSES[name]
     images, labels = data.eval_images[:count], data.eval_labels[:count]

@@ -103,7 +103,6 @@ def _times(record: Record) -> dict[str, bool]:
     began = f"{recipe.name}-{data.name}-{data.eval_split}-seed{record.seed}-"
     times = [epoch.seconds for epoch in record.history] or [0.0]
     seen = data.train_images // recipe.batch_size * recipe.batch_size
-    elapsed = finished - datetime.fromisoformat(record.started)
     least = record.train_seconds + (record.compile_seconds or 0.0)
     return {
         "id": record.id.startswith(f"{began}{finished.strftime('%Y%m%dT%H%M%SZ')}"),
@@ -112,7 +111,7 @@ def _times(record: Record) -> dict[str, bool]:
         and math.isclose(
             record.images_per_second, median(seen / seconds for seconds in times), rel_tol=1e-6
         ),
-        "finished": record.sessions > 1 or elapsed.total_seconds() > least - 2,
+        "finished": record.sessions > 1 or record.elapsed_seconds > least - 2,
     }
 
 

@@ -46,15 +46,16 @@ def _parser() -> _Parser:
     machine = _Parser(add_help=False)
     machine.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is any)")
     machine.add_argument(
-        "--precision", help="bf16 or fp32 (default: bf16 where the hardware multiplies it)"
+        "--precision",
+        help="bf16 or fp32 (default: bf16 where the hardware multiplies it; evaluate: fp32)",
     )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     compiling = _Parser(add_help=False)
     compiling.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="torch.compile the network (default: for five epochs and more, if a measurement "
-        "before the first epoch finds it faster)",
+        help="torch.compile the network (default: if a measurement before the first step finds "
+        "it faster; train: for five epochs and more)",
     )
     compiling.add_argument(
         "--cuda-graphs",
@@ -200,14 +201,17 @@ def _parser() -> _Parser:
     bench = subcommands.add_parser(
         "bench", parents=[machine, compiling], help="how fast training is, beside the plain loop"
     )
-    bench.add_argument("--network", "--model", default="resnet18", help="default: resnet18")
+    bench.add_argument("--network", default="resnet18", help="default: resnet18")
     bench.add_argument(
         "--batch-size", type=int, metavar="N", help="default: 128, on a GPU that of recipe fast"
     )
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     bench.add_argument("--steps", type=int, metavar="N", help="steps a round")
     bench.add_argument(
-        "--out", type=_path, metavar="DIR", help="for the record (default: results/bench)"
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="for the record (default: results/bench; of uncommitted code runs/bench)",
     )
     bench.set_defaults(run=evidence_commands.bench)
 

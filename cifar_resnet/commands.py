@@ -47,9 +47,11 @@ def train(args: argparse.Namespace) -> None:
     folders = _run_folders(args, f"{recipe.name}-{data.name}-{data.split}")
     with join(hardware.device) as world:
         records: dict[int, Record] = {}
-        if args.resume and len(folders) > 1:
+        if args.resume:
             here = replace(hardware, processes=world.size)
             records |= on_main(lambda: finished_seeds(recipe, data, here, folders), world)
+            for seed, record in records.items() if world.is_main else ():
+                print(f"seed {seed}: finished before, accuracy {record.metrics.accuracy:.2%}")
         left = {seed: out for seed, out in folders.items() if seed not in records}
         for out in left.values():  # rather now than after hours of the seeds before it
             refuse_used_folder(out, resume=args.resume)
@@ -168,6 +170,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from cifar_resnet.hardware import detect
     from cifar_resnet.networks import build
     from cifar_resnet.predict import WEIGHTS
+    from cifar_resnet.record import refuse_seen
     from cifar_resnet.synthetic import SHAPES
 
     hardware = detect(
@@ -176,13 +179,14 @@ def evaluate(args: argparse.Namespace) -> None:
     path = args.weights or WEIGHTS
     model = build(args.network)
     try:
-        load_weights(model, path)
+        record_id = load_weights(model, path)
     except InputError as error:
         if isinstance(error.__cause__, RuntimeError):  # names or shapes differ
             raise InputError(f"{error}; is it of another --network?") from error
         raise
     model.to(hardware.device)
     data = load(args.data, val=args.val)
+    refuse_seen(record_id, data.name, data.split)
     metrics = evaluate(
         model,
         data.eval_images.to(hardware.device),

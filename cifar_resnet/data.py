@@ -277,7 +277,7 @@ def _download(root: Path) -> None:
                 if getattr(error, "errno", None) in _FULL:
                     raise  # no mirror can help
                 continue
-            if hashlib.md5(archive.read_bytes()).hexdigest() == ARCHIVE_MD5:
+            if hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest() == ARCHIVE_MD5:
                 with tarfile.open(archive) as tar:
                     if hasattr(tarfile, "data_filter"):
                         tar.extractall(folder, filter="data")

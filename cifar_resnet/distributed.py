@@ -78,15 +78,14 @@ def join(device: str) -> Iterator[World]:
     if size == "1":
         yield World()
         return
-    if "RANK" not in os.environ:
-        raise InputError(f"WORLD_SIZE is {size}, but RANK is not set; start it with torchrun")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise InputError(f"WORLD_SIZE is {size}, but {name} is not set; start it with torchrun")
     if device != "cpu":
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "nccl")
-    try:
-        yield World(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield World(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: it may wait for processes that wait for us
 
 
 def shard(tensor: Tensor, world: World) -> Tensor:
@@ -157,21 +156,20 @@ def on_main(work: Callable[[], T], world: World) -> T:
         world: the processes.
 
     Raises:
-        InputError: on every process, if ``work`` raises it.
-        OSError: likewise.
+        InputError: on every process, if ``work`` raises it; so are OSError and RuntimeError.
 
     Example:
         >>> on_main(lambda: 3, World())
         3
     """
-    found: T | InputError | OSError | None = None
+    found: T | Exception | None = None
     if world.is_main:
         try:
             found = work()
-        except (InputError, OSError) as error:
+        except (InputError, OSError, RuntimeError) as error:
             found = error
-    told: T | InputError | OSError = broadcast_object(found, world)
-    if isinstance(told, InputError | OSError):
+    told: T | Exception = broadcast_object(found, world)
+    if isinstance(told, Exception):
         raise told
     return told
 

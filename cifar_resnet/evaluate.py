@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cifar_resnet.augment import normalize, shrink
 from cifar_resnet.data import check_labels, check_tensor
 from cifar_resnet.errors import InputError
+from cifar_resnet.hardware import check_precision
 
 CALIBRATION_BINS = 15
 
@@ -59,7 +60,7 @@ def predict_logits(
         float32 ``[N, classes]`` on the same device.
 
     Raises:
-        InputError: if the images are no uint8 tensor.
+        InputError: if the images are no uint8 tensor, or the precision is unknown.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
@@ -67,6 +68,7 @@ def predict_logits(
         torch.Size([5, 10])
     """
     check_tensor(images, "images")
+    check_precision(precision)
     size = size or images.shape[-1]
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with (
@@ -104,7 +106,7 @@ def measure(logits: Tensor, labels: Tensor) -> Metrics:
 
     Args:
         logits: float ``[N, classes]``.
-        labels: int64 ``[N]`` on the same device.
+        labels: int64 ``[N]``.
 
     Example:
         >>> metrics = measure(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))
@@ -147,7 +149,6 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     *,
-    batch_size: int = 1000,
     precision: str = "fp32",
 ) -> Metrics:
     """`predict_logits`, then `measure`.
@@ -156,7 +157,6 @@ def evaluate(
         model: maps float images ``[N, 3, H, W]`` to logits ``[N, classes]``.
         images: uint8 ``[N, 3, H, W]`` on the model's device.
         labels: int64 ``[N]``.
-        batch_size: images at once.
         precision: ``"bf16"`` runs under autocast.
 
     Raises:
@@ -171,7 +171,7 @@ def evaluate(
     """
     check_tensor(images, "images")
     check_labels(labels, len(images))
-    logits = predict_logits(model, images, batch_size=batch_size, precision=precision)
+    logits = predict_logits(model, images, precision=precision)
     if labels.max() >= logits.shape[1]:
         raise InputError(f"label {int(labels.max())} is none of the {logits.shape[1]} classes")
     return measure(logits, labels)

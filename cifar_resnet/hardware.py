@@ -67,7 +67,8 @@ def detect(
     bf16 is chosen only where the processor multiplies it natively (CUDA from compute
     capability 8.0; CPUs with AMX or AVX512-BF16), because autocast is slower elsewhere.
 
-    Torch's number of threads and, on a CPU, malloc's settings change for the whole process.
+    For the whole process change torch's number of threads; on a CPU malloc's settings; on a GPU
+    those of cuDNN: no TF32 in what is called float32, and its fastest algorithms by trial.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as text or a ``torch.device``; default:
@@ -92,8 +93,7 @@ def detect(
     """
     device = find_device(device)
     kind = device.partition(":")[0]
-    if precision is not None and precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; use bf16 or fp32")
+    check_precision(precision or "fp32")
     if cuda_graphs and not (kind == "cuda" and compile):
         raise InputError("CUDA graphs replay compiled code on a GPU; add --device cuda --compile")
     if compile and not _can_compile(device):
@@ -122,6 +122,21 @@ def detect(
         yielding=yielding,
         cuda_graphs=cuda_graphs,
     )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is none, which would pass for float32.
+
+    Raises:
+        InputError: if it is unknown.
+
+    Example:
+        >>> check_precision("fp16")
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: precision 'fp16' is unknown; use bf16 or fp32
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
 
 
 def find_device(asked: str | torch.device | None) -> str:

@@ -178,7 +178,7 @@ def _pause(running: _Running, out: Path) -> None:
 
 def _published_seconds(job: Job, published: Iterable[Record]) -> float:
     """What a run that must not be interrupted took; 0 if any other, or if none is known."""
-    alike = (r.train_seconds for r in published if job.timed and r.recipe == job.recipe)
+    alike = (r.elapsed_seconds for r in published if job.timed and r.recipe == job.recipe)
     return max(alike, default=0.0)
 
 

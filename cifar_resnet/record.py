@@ -63,7 +63,7 @@ class Record:
         schema: version of this layout.
         id: unique name; also the file's name.
         recipe: all its fields.
-        changes: the fields in which it differs from the named recipe, as asked for.
+        changes: the fields in which it differs from the named recipe, as that was then.
         seed: seed of the initial weights, the order of images and the augmentation.
         data: which images.
         software: which code and libraries.
@@ -106,6 +106,12 @@ class Record:
     compile_seconds: float | None = None
     checksum: str = ""
 
+    @property
+    def elapsed_seconds(self) -> float:
+        """From the start to the end: training, evaluation, compiling, interruptions."""
+        begun, ended = map(datetime.fromisoformat, (self.started, self.finished))
+        return (ended - begun).total_seconds()
+
 
 def checksum(content: dict[str, Any]) -> str:
     """SHA-256 of a record's JSON object without its ``checksum`` field.
@@ -118,12 +124,37 @@ def checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def refuse_seen(record_id: str, data: str, split: str) -> None:
+    """Refuse to measure on held-out images a network that was trained on them.
+
+    Args:
+        record_id: of the run that gave the weights; empty if none did.
+        data: name of the data set that they are to be measured on.
+        split: which images of it: ``"test"`` or ``"val"``.
+
+    Raises:
+        InputError: if the split is ``"val"`` and the run was evaluated on the test images: it
+            trained on all the others.
+
+    Example:
+        >>> refuse_seen("notes-cifar10-val-seed0-20261124T082026Z-819035", "cifar10", "val")
+    """
+    if split == "val" and f"-{data}-test-seed" in record_id:
+        raise InputError(
+            f"the weights of {record_id} were trained on all training images; leave out --val"
+        )
+
+
 def write_record(record: Any, path: Path) -> None:
     """Write a record with its checksum as JSON, atomically.
 
     Args:
         record: a `Record`, or another dataclass with a ``checksum``, which is set anew.
         path: the target file.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if a figure is NaN or infinite.
     """
     content = json.loads(json.dumps(asdict(record)))
     content["checksum"] = checksum(content)
@@ -167,6 +198,8 @@ def read(kind: type[_T], path: str | Path) -> _T:
         raise InputError(f"record {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"record {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"record {path} is not JSON: {error}") from error
     if isinstance(content, dict) and content.get("schema") != SCHEMA:

@@ -24,7 +24,7 @@ from cifar_resnet.audit import (
 from cifar_resnet.bench import BenchRecord
 from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import EXPERIMENTS, Job, compared_in_precision, jobs
+from cifar_resnet.experiments import EXPERIMENTS, Job, asked_for, compared_in_precision, jobs
 from cifar_resnet.files import sha256
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
@@ -199,13 +199,13 @@ def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
 
 
 def _thrown_again(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Iterator[str]:
-    """Runs alike that it stands in for and that still hold: a second throw of the dice."""
+    """Earlier runs alike that it stands in for and that still hold: a second throw of the dice."""
 
     def kind(record: Record) -> tuple[object, ...]:
         return _what_ran(record), record.hardware.name, record.hardware.precision
 
     for old in withdrawn():
-        other = old.weights_sha256 != record.weights_sha256
+        other = old.weights_sha256 != record.weights_sha256 and old.finished < record.finished
         if other and kind(old) == kind(record) and not any(outdated(old, current)):
             yield (
                 f"{record.id} replaces {old.id} ({old.metrics.accuracy:.2%}), which the "
@@ -310,7 +310,7 @@ def _problems(
 
 
 def _again(record: Record) -> str:
-    asked = changes(record.recipe) if _asked_for(record.recipe) else record.changes
+    asked = changes(record.recipe) if _may_stay(record) else record.changes
     told = f"re-run it: cifar-resnet train {record.recipe.name} --seed {record.seed}"
     told += " --val" if record.data.eval_split == "val" else ""
     told += "".join(f" --set {word}" for word in map(shlex.quote, assignments(asked)))
@@ -333,13 +333,13 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
         record: of the run.
         current: gives a recipe's fingerprint now (`cifar_resnet.fingerprint.fingerprint`, cached).
     """
+    stays = _may_stay(record)
     try:
-        recipe = get_recipe(record.recipe.name, **record.changes)
+        recipe = get_recipe(record.recipe.name, **({} if stays else record.changes))
         now = current(record.recipe)
     except InputError as error:  # of a recipe or a network that is no more
         yield str(error)
         return
-    stays = record.data.eval_split == "val" or _asked_for(record.recipe)
     if recipe != record.recipe and not stays:
         changed = ", ".join(difference(record.recipe, recipe))
         yield f"the recipe has changed since ({changed})"
@@ -348,9 +348,9 @@ def outdated(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Ite
         yield f"the code now behaves otherwise ({changed})"
 
 
-def _asked_for(recipe: Recipe) -> bool:
-    """Whether an experiment asks for it."""
-    return any(job.recipe == recipe for job in jobs(EXPERIMENTS))
+def _may_stay(record: Record) -> bool:
+    """Whether the named recipe may have other fields by now."""
+    return record.data.eval_split == "val" or record.recipe in asked_for()
 
 
 def _weights_problems(weights: Path, records: dict[str, Record]) -> Iterator[str]:

@@ -32,8 +32,8 @@ def refuse_used_folder(out: Path, *, resume: bool) -> None:
     """
     if (out / "record.json").exists():
         raise InputError(
-            f"{out} holds a finished run; choose another --out "
-            "(of several seeds, --resume keeps those that are finished)"
+            f"{out} holds a finished run; choose another --out (the command line's --resume "
+            "keeps what is finished)"
         )
     begun = (out / "checkpoint.pt").exists()
     if begun and not resume:
@@ -45,7 +45,7 @@ def refuse_used_folder(out: Path, *, resume: bool) -> None:
 def finished_seeds(
     recipe: Recipe, data: Dataset, hardware: Hardware, folders: Mapping[int, Path]
 ) -> dict[int, Record]:
-    """The records of those of several seeds that need no training any more.
+    """The records of those seeds that need no training any more.
 
     Args:
         recipe: what all of them are of.

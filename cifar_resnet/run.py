@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +29,6 @@ from cifar_resnet.distributed import (
     World,
     all_gather,
     broadcast_buffers,
-    broadcast_object,
     data_parallel,
     on_main,
     shard,
@@ -38,7 +37,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import measure, predict_logits
 from cifar_resnet.files import sole_user
 from cifar_resnet.fingerprint import fingerprint
-from cifar_resnet.hardware import Hardware, spare_busy_cores
+from cifar_resnet.hardware import Hardware, check_precision, spare_busy_cores
 from cifar_resnet.networks import NETWORKS, build, check_name
 from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe, changes, resolution
@@ -111,6 +110,7 @@ def fit(
     """
     out = Path(out)
     recipe = parse(Recipe, asdict(recipe))  # as its record will be read
+    check_precision(hardware.precision)
     _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with ExitStack() as stack:
@@ -197,8 +197,7 @@ def _decide_on_compiling(
         return replace(hardware, compile=False)
     mine = replace(recipe, batch_size=max(2, recipe.batch_size // world.size))
     alone = world.size == 1  # graphs of a process that waits for others are untried
-    found = fastest(hardware, mine, graphs=alone) if world.is_main else None
-    best, speedup = broadcast_object(found, world)
+    best, speedup = on_main(lambda: fastest(hardware, mine, graphs=alone), world)
     told = f"{speedup:.2f} times as fast as without" if speedup else "does not work here"
     display.say(f"torch.compile{' and CUDA graphs' if best.cuda_graphs else ''}: {told}, measured")
     return replace(hardware, compile=best.compile, cuda_graphs=best.cuda_graphs)
@@ -236,6 +235,15 @@ def _fit(
         broadcast_buffers(model, world)
         logits = predict_logits(model, images, size=size, precision=precision)
         return all_gather(logits, len(data.eval_labels), world).cpu()
+
+    def keep(last: bool) -> None:
+        nonlocal saved
+        display.epoch(progress.history[-1])
+        if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
+            saved = time.monotonic()
+            settings = {"compile": hardware.compile, "cuda_graphs": hardware.cuda_graphs}
+            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(checkpoint, same | settings | states | asdict(progress))
 
     forward: Any = data_parallel(model, world)
     if (hardware.compile or device.type == "cuda") and len(progress.history) < recipe.epochs:
@@ -282,26 +290,23 @@ def _fit(
                 seconds=seconds,
             )
         )
-        if world.is_main:
-            display.epoch(progress.history[-1])
-            if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
-                saved = time.monotonic()
-                settings = {"compile": hardware.compile, "cuda_graphs": hardware.cuda_graphs}
-                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(checkpoint, same | settings | states | asdict(progress))
+        on_main(partial(keep, last), world)
 
     if logits is None:  # interrupted between the last checkpoint and the record
         logits = predict(eval_images)
     mirrored = predict(eval_images.flip(-1))
-    record = None
-    if world.is_main:
+
+    def finish(logits: Tensor) -> Record:
         used = replace(hardware, processes=world.size)
         record = _record(recipe, data, used, seed, progress, logits, mirrored)
         digest = save_weights(out / "weights.safetensors", model, record.id)
         record = replace(record, weights_sha256=digest)
         write_record(record, out / "record.json")
+        return record
+
+    record = on_main(partial(finish, logits), world)
     model.zero_grad()
-    return Run(model.eval(), broadcast_object(record, world))
+    return Run(model.eval(), record)
 
 
 @contextmanager

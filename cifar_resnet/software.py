@@ -83,7 +83,7 @@ def _checksum(modules: Iterable[tuple[str, bytes]]) -> str:
 
 @cache
 def commit_of(source_sha256: str) -> str | None:
-    """The last commit that changed the package into what ran; None if none of the last ones did.
+    """The last commit that changed the package into what ran; None if none did.
 
     Args:
         source_sha256: of the code that ran (`Software.source_sha256`).
@@ -92,8 +92,8 @@ def commit_of(source_sha256: str) -> str | None:
         >>> commit_of("0" * 64) is None
         True
     """
-    last = git("log", "-n", "30", "--format=%H", "--", "cifar_resnet/*.py") or b""
-    commits = last.decode().split()
+    every = git("log", "--format=%H", "--", "cifar_resnet/*.py") or b""
+    commits = every.decode().split()
     return next((commit for commit in commits if source_at(commit) == source_sha256), None)
 
 

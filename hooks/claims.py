@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from analyses import gradients_highway, gradients_vanish, residuals_small, single_blocks
-from comparisons import calibration_error, depth_family, one_left_out, stem_variants
+from comparisons import (
+    calibration_error,
+    depth_family,
+    equal_operations,
+    one_left_out,
+    stem_variants,
+)
 from findings import Shown
 
 
@@ -92,6 +98,13 @@ CLAIMS: dict[str, Claim] = {
         "笔记第 3 节",
         _SURGERY,
         show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
+    ),
+    "operations": Claim(
+        "model.md",
+        "训练用的运算量一样多，改造后的网络也比原版准确",
+        "本站",
+        ("surgery-operations-cpu",),
+        show=equal_operations("full", "original"),
     ),
     **{
         name: Claim(

@@ -136,9 +136,7 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
     )
 
 
-@cache
-def _flops(network: str) -> int:
-    return training_flops(network)
+_flops = cache(training_flops)
 
 
 def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown]:
@@ -150,6 +148,18 @@ def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown
             "起始部分的四种组合：3×3/1 指第一个卷积的核 3×3、步幅 1，"
             "7×7/2 指核 7×7、步幅 2；池化留或不留。"
         )
+        return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
+
+    return show
+
+
+def equal_operations(more: str, less: str) -> Callable[[Experiment, Arms], Shown]:
+    """Compare two stems whose runs needed as many operations; the first should be more accurate."""
+
+    def show(experiment: Experiment, runs: Arms) -> Shown:
+        findings = [compare(runs, STEMS, more, less, accuracy)]
+        told = "，".join(f"{STEMS[k]}训练 {runs[k][0].recipe.epochs} 轮" for k in (more, less))
+        caption = f"训练的运算量大致相等：{told}。"
         return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
 
     return show

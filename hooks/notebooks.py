@@ -27,6 +27,7 @@ from mkdocs.structure.pages import Page
 from mkdocs_jupyter.config import settings
 
 import cifar_resnet
+from cifar_resnet.files import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parent / "notebook_templates"
 _LIBRARIES = ("ipykernel", "matplotlib", "mkdocs-jupyter", "nbconvert", "numpy", "torch")
@@ -64,9 +65,9 @@ def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> None:
     def render(config: MkDocsConfig, files: Files) -> None:
         if not cached.exists():
             execute(config, files)
-            cached.parent.mkdir(parents=True, exist_ok=True)
             escaped = str(page.content).split("<")[0]  # mkdocs-jupyter appends styles
-            cached.write_text(_recolour(html.unescape(escaped)), "utf-8")
+            shown = _recolour(html.unescape(escaped))
+            write_atomically(cached, lambda part: part.write_text(shown, "utf-8"))
         page.markdown = _with_buttons(cached.read_text("utf-8"), page, config)
         Page.render(page, config, files)
 

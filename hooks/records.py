@@ -11,12 +11,13 @@ from statistics import mean, stdev
 from typing import TypeVar
 
 from mkdocs.exceptions import PluginError
-from wording import OUTDATED, device
+from wording import OUTDATED, device, settings
 
 from cifar_resnet.analysis import AnalysisRecord, behaves_as_before
 from cifar_resnet.bench import BenchRecord
 from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import EXPERIMENTS, jobs
+from cifar_resnet.files import write_atomically
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.recipe import RECIPES, Recipe, changes
 from cifar_resnet.record import Record, read, read_record
@@ -37,6 +38,17 @@ def spread(runs: Sequence[Record], value: Callable[[Record], float]) -> tuple[fl
 def accuracy(run: Record) -> float:
     """On the test images, after the last epoch."""
     return run.metrics.accuracy
+
+
+def label(recipe: Recipe) -> str:
+    """A recipe in words: its name, its length, how many other fields are not the named one's.
+
+    >>> from cifar_resnet.recipe import get_recipe
+    >>> label(get_recipe("fast", epochs=34)), label(get_recipe("fast", epochs=34, momentum=0.9))
+    ('fast，34 轮', 'fast，34 轮，另改 1 项')
+    """
+    others = len(differences(recipe))
+    return f"{recipe.name}，{recipe.epochs} 轮{f'，另改 {others} 项' if others else ''}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Group:
     @cached_property
     def label(self) -> str:
         """What tells this group from the others, in words."""
-        return f"{self.recipe.name}，{self.recipe.epochs} 轮"
+        return label(self.recipe)
 
     def spread(self, value: Callable[[Record], float]) -> tuple[float, float | None]:
         """`spread` of these runs."""
@@ -103,16 +115,17 @@ class Results:
 def read_results(folder: Path) -> Results:
     """Read everything published; a wrong record fails the build.
 
-    Runs with a changed recipe or another network belong to a comparison, not to the groups;
-    fewer epochs alone do not make one, since every label names them, unless an experiment does.
+    Runs with a changed recipe or another network belong to a comparison, not to the groups,
+    unless they are all that an experiment trains; fewer epochs alone do not make a comparison,
+    unless an experiment does. Every label says what was changed.
     """
     groups: dict[Recipe, list[Record]] = {}
     every = tuple(_checked(folder / FOLDERS["test"], read_record))
     compared, alone = _experiments_recipes()
     for run in every:
         recipe = run.recipe
-        usual = not differences(recipe) and recipe.network == "resnet18"
-        if recipe in alone or (usual and recipe not in compared):
+        usual = not differences(recipe) and recipe not in compared
+        if recipe.network == "resnet18" and (usual or recipe in alone):
             groups.setdefault(recipe, []).append(run)
     ordered = [
         Group(recipe, tuple(sorted(runs, key=lambda run: run.seed)))
@@ -154,19 +167,15 @@ def find_outdated(results: Results, cache: Path) -> dict[str, str]:
         found = {run.id: "；".join(outdated(run, current)) for run in results.runs}
         for record in results.analyses.values():
             found[record.id] = "" if behaves_as_before(record) else "the code measures otherwise"
-        cache.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({name: why for name, why in found.items() if why}))
+        text = json.dumps({name: why for name, why in found.items() if why})
+        write_atomically(kept, lambda part: part.write_text(text))
     answer: dict[str, str] = json.loads(kept.read_text())
     return answer
 
 
 def differences(recipe: Recipe) -> list[str]:
     """Fields in which a recipe differs from the packaged one of its name, epochs left out."""
-    return [
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in changes(recipe).items()
-        if name != "epochs"
-    ]
+    return settings({k: v for k, v in changes(recipe).items() if k != "epochs"})
 
 
 def _checked(folder: Path, read: Callable[[Path], AnyOne]) -> Iterator[AnyOne]:

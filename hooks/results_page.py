@@ -330,6 +330,9 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     }
     if run.flip_averaged_accuracy is None:
         del facts["翻转平均"]
+    changed = differences(run.recipe)
+    if changed:
+        facts["与现在的配方不同"] = "、".join(f"`{change}`" for change in changed)
     if run.id in outdated:
         facts["待重新验证"] = f"{escape(outdated[run.id])}"
     terms = "".join(f"{term}\n:   {fact}\n\n" for term, fact in facts.items())

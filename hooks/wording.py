@@ -1,6 +1,6 @@
 """How values are written for Chinese readers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 PENDING = '<span class="pending">待训练</span>'
@@ -28,6 +28,21 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     lines = [head, ["---"] * len(head), *rows]
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def settings(changes: Mapping[str, object]) -> list[str]:
+    """Fields of a recipe and their values, numbers with six digits at most.
+
+    >>> settings({"nesterov": False, "erasing_aspect": (0.3, 10 / 3), "network": "resnet20"})
+    ['nesterov=False', 'erasing_aspect=(0.3, 3.33333)', 'network=resnet20']
+    """
+
+    def written(value: object) -> str:
+        if isinstance(value, tuple):
+            return f"({', '.join(map(written, value))})"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return [f"{name}={written(value)}" for name, value in changes.items()]
 
 
 def percent(share: float, deviation: float | None = None) -> str:

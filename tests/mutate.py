@@ -361,8 +361,8 @@ MUTATIONS = (
     _code(
         "an accuracy claimed for a recipe without runs",
         "recipe",
-        "Meant for a GPU, where it has not been run to its end yet; on",
-        "Reached 96 % on the test images; on",
+        "Meant for a GPU, where it has not",
+        "Reached 96 % on the test images, where it has not",
         "tests/test_recipe.py",
     ),
     Mutation("classes swapped on the site", "hooks/wording.py", '"猫", "鹿"', '"鹿", "猫"', HOOKS),

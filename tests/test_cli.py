@@ -37,6 +37,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["experiments", "run", "--budget", "soon"], "write a time such as"),
         (["experiments", "run", "--jobs", "0"], "--jobs must be at least 1"),
         (["results", "add", "nowhere"], "does not exist"),
+        (["results", "add", "nowhere", "--results", "none"], "there is no folder none"),
+        (["analyze", "gradient", "--data", "nowhere"], "analysis 'gradient' is unknown"),
         (
             ["experiments", "run", "fast-cpu", "--budget", "20s", "--again", "--device", "cpu"],
             "budget: 20",
@@ -91,6 +93,9 @@ def test_help_is_fast_and_does_not_import_torch() -> None:
         after = os.times()
         times.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(times) < 0.3
+    code = "from time import process_time as t; a = t(); import cifar_resnet; print(t() - a)"
+    words = [sys.executable, "-c", code]
+    assert min(float(subprocess.check_output(words, text=True)) for _ in range(3)) < 0.05
     code = "import sys, cifar_resnet.cli; assert not {'torch', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -129,8 +134,15 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["predict", "--weights", weights, str(picture)]) == 0
     assert capsys.readouterr().out.startswith(f"{picture}: ")
 
+    assert cli.main(["evaluate", weights, "--data", "synthetic", "--val"]) == 2
+    assert "were trained on all training images; leave out --val" in capsys.readouterr().err
+
     assert cli.main(train) == 2
     assert "finished run" in capsys.readouterr().err
+    assert cli.main([*train, "--resume"]) == 0
+    assert f"finished before, accuracy {record['metrics']['accuracy']:.2%}" in (
+        capsys.readouterr().out
+    )
 
 
 def test_several_seeds_are_trained_one_after_the_other(

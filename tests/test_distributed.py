@@ -144,6 +144,15 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path: Path) -> None:
     assert "Connection closed by peer" not in done.stderr
 
 
+def test_what_the_first_process_cannot_write_all_are_told(tmp_path: Path) -> None:
+    (tmp_path / "record.json.part").mkdir()
+    command = [*TORCHRUN, *TRAIN, "--epochs", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.count("record.json.part: Is a directory") == 2, "one line of each process"
+    assert "Connection closed by peer" not in done.stderr
+
+
 def test_a_batch_that_cannot_be_shared_is_named(
     synthetic: Dataset, cpu: Hardware, tmp_path: Path
 ) -> None:
@@ -153,8 +162,10 @@ def test_a_batch_that_cannot_be_shared_is_named(
 
 def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="RANK is not set; start it with torchrun"), join("cpu"):
-        pass
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        with pytest.raises(InputError, match=f"but {name} is not set; start it"), join("cpu"):
+            pass
+        monkeypatch.setenv(name, "0")
 
 
 def test_alone_there_is_no_process_group() -> None:

@@ -178,6 +178,15 @@ def test_stems_are_judged_by_what_they_differ_in(better: set[str], conv: str, po
     assert verdict(evidence(found, "pooling")) == pooling
 
 
+@pytest.mark.parametrize(("original", "judged"), [((0.70, 0.71), "支持"), ((0.9, 0.91), "不支持")])
+def test_stems_are_judged_at_equal_operations(original: tuple[float, ...], judged: str) -> None:
+    name = "surgery-operations-cpu"
+    seen = runs("full", 0.80, 0.81, experiment=name) + runs("original", *original, experiment=name)
+    box = evidence(Results(runs=tuple(seen)), "operations")
+    assert verdict(box) == judged
+    assert "3×3/1 无池化训练 4 轮，7×7/2 有池化训练 61 轮" in box
+
+
 def test_a_shorter_experiment_decides_until_a_fuller_one_does() -> None:
     short = results(
         plain20=(0.7, 0.71), plain56=(0.5, 0.51), resnet20=(0.8, 0.81), resnet56=(0.85, 0.86)

@@ -195,7 +195,8 @@ def test_a_run_whose_time_counts_starts_anew_if_interrupted(tmp_path: Path) -> N
 def test_a_run_that_cannot_end_in_time_is_not_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    timed, known = replace(JOB, timed=True), replace(RECORD, recipe=JOB.recipe, train_seconds=600)
+    times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
+    timed, known = replace(JOB, timed=True), replace(RECORD, recipe=JOB.recipe, **times)
     run([timed], tmp_path, options=OPTIONS, published=[known], budget=60, grace=0)
     assert capsys.readouterr().out == f"left out  {JOB.folder}: it takes 10 minutes\n"
 

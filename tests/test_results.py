@@ -20,7 +20,7 @@ from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import Arm, Experiment, jobs, select
+from cifar_resnet.experiments import jobs, select
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, checksum, read, write_record
@@ -277,6 +277,7 @@ def test_a_run_repeated_for_a_better_figure_is_noticed(
         (replace(first, fingerprint=first.fingerprint | {"losses": [1.0]}), None),
         (replace(first, hardware=replace(first.hardware, name="another")), None),
         (replace(first, seed=1), None),
+        (replace(first, finished="2999-01-01T00:00:00.000+00:00"), None),  # itself a second throw
     ):
         monkeypatch.setattr(results, "withdrawn", lambda old=old: (old,))
         found = problems()
@@ -334,8 +335,7 @@ def test_a_recipe_moves_away_from_what_an_experiment_still_asks_for(
     run: Path, published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     record = results.read_record(published)
-    pinned = Arm("run", "smoke", record.changes | {"momentum": record.recipe.momentum})
-    monkeypatch.setattr(results, "EXPERIMENTS", (Experiment("old", "", (pinned,), (0,)),))
+    monkeypatch.setattr(results, "asked_for", lambda: {record.recipe})
     changed = replace(RECIPES["smoke"](), momentum=0.8)
     monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
     assert problems() == ""
@@ -388,11 +388,14 @@ def test_an_unknown_split_is_noticed(published: Path, problems: Problems) -> Non
 
 
 def test_a_tuning_run_is_re_run_on_held_out_images(
-    copy: Path, tmp_path: Path, problems: Problems
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     rewrite(copy, data={"eval_split": "val"}, fingerprint={"losses": []})
     assert add(tmp_path, tmp_path).parent.name == "tuning"
     assert "--seed 0 --val --set" in problems()
+    changed = replace(RECIPES["smoke"](), momentum=0.8)
+    monkeypatch.setitem(RECIPES, "smoke", lambda: changed)
+    assert "--set momentum=0.9" in problems(), "what was tried, not what the recipe is now"
 
 
 @pytest.fixture
@@ -513,6 +516,7 @@ def test_a_record_is_written_nowhere_else(published: Path, tmp_path: Path) -> No
     (tmp_path / "odd.json").mkdir()
     write_record(replace(bad, id="good", software=committed(bad.software)), tmp_path / "good.json")
     words = [str(tmp_path / name) for name in ("odd.json", "good.json")]
+    (tmp_path / "results").mkdir(exist_ok=True)
     assert cli.main(["results", "add", *words, "--results", str(tmp_path / "results")]) == 2
     assert (tmp_path / "results" / "bench" / "good.json").exists(), "one odd path stops no other"
 

@@ -102,6 +102,13 @@ def test_what_is_reported_is_measured_in_float32(
     assert run.record.flip_averaged_accuracy == float(right)
 
 
+def test_an_unknown_precision_does_not_pass_for_float32(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="precision 'fp16' is unknown; use bf16 or fp32"):
+        fit(RECIPE, synthetic, replace(cpu, precision="fp16"), out=tmp_path)
+
+
 def test_an_interrupted_run_resumes_to_the_same_result(
     synthetic: Dataset, cpu: Hardware, tmp_path: Path
 ) -> None:
@@ -225,7 +232,7 @@ def test_processes_decide_on_their_share_and_without_graphs(
         return replace(hardware, compile=False), 0.9
 
     monkeypatch.setattr(module, "fastest", fastest)
-    monkeypatch.setattr(module, "broadcast_object", lambda value, world: value)
+    monkeypatch.setattr(module, "on_main", lambda work, world: work())
     recipe = replace(RECIPE, epochs=5)
     for size in (1, 4):
         undecided = replace(cpu, compile=None)
