@@ -106,11 +106,13 @@ def run(
                 if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
                 takes = _published_seconds(waiting[0], published)
-                if takes > deadline - time.monotonic():
+                left = deadline - time.monotonic()
+                if takes > left:
                     print(f"left out  {waiting[0].folder}: it takes {takes / 60:.0f} minutes")
                     del waiting[0]
                     continue
                 together = _sharing(waiting, out, alone=parallel == 1)
+                together = together[: max(1, int(left / takes))] if takes else together
                 waiting = [job for job in waiting if job not in together]
                 begun = _begun(together[0], out)  # and goes on as it began
                 told = [] if begun else _compiled_as_before(together[0], records)
@@ -177,7 +179,7 @@ def _pause(running: _Running, out: Path) -> None:
 
 
 def _published_seconds(job: Job, published: Iterable[Record]) -> float:
-    """What a run that must not be interrupted took; 0 if any other, or if none is known."""
+    """How long a run that must not be interrupted took; 0 if any other, or if none is known."""
     alike = (r.elapsed_seconds for r in published if job.timed and r.recipe == job.recipe)
     return max(alike, default=0.0)
 

@@ -401,6 +401,12 @@ def test_seeds_on_a_gpu_share_a_process(
     assert usable == (timed[0], timed[4]), "what one folder lacks is no harm to the others"
 
     said.clear()
+    times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
+    known = replace(RECORD, recipe=timed[0].recipe, **times)
+    run(timed[::2], tmp_path / "short", options=[], published=[known], budget=1300, grace=0)
+    assert said[0][:3] == ["smoke", "0", "1"], "no more than can end in time"
+
+    said.clear()
     shared = [replace(job, device="cpu") for job in timed[::2]]
     run(shared, tmp_path / "cpu", options=[])
     apart = [replace(job, timed=False) for job in timed[1::2]]
