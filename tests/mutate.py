@@ -209,6 +209,27 @@ MUTATIONS = (
         "tests/test_data.py",
     ),
     _code(
+        "the first throw of the dice taken for the second",
+        "results",
+        " and old.finished < record.finished",
+        "",
+        "tests/test_results.py",
+    ),
+    _code(
+        "an experiment's runs outdated by their recipe",
+        "results",
+        " or record.recipe in asked_for()",
+        "",
+        "tests/test_results.py",
+    ),
+    _code(
+        "trained images taken for held-out ones",
+        "record",
+        'if split == "val" and',
+        'if split == "none" and',
+        "tests/test_cli.py",
+    ),
+    _code(
         "data set not checked",
         "results",
         'record.data.name != "cifar10" or',
