@@ -220,11 +220,16 @@ def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
 def test_a_stopped_queue_or_a_closed_terminal_pauses_its_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    timer = threading.Timer(3, os.kill, (os.getpid(), getattr(signal, name)))
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+    timer = threading.Timer(3, os.kill, (os.getpid(), number))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS)
+    finally:
+        timer.join()
+        signal.signal(number, before)
     assert "paused    test/slow/seed0" in capsys.readouterr().out
 
 

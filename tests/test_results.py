@@ -270,7 +270,8 @@ def test_a_run_repeated_for_a_better_figure_is_noticed(
     published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     record = results.read_record(published)
-    first = replace(record, id="the first", weights_sha256="0" * 64)
+    began = {"started": "2000-01-01T00:00:00+00:00", "finished": "2000-01-01T00:01:00+00:00"}
+    first = replace(record, id="the first", weights_sha256="0" * 64, **began)
     for old, complaint in (
         (first, f"{record.id} replaces the first (50.00%)"),
         (replace(first, weights_sha256=record.weights_sha256), None),  # moved
