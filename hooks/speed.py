@@ -26,7 +26,7 @@ from wording import (
 
 from cifar_resnet.bench import BenchRecord, augmentation_share, speedups, utilization
 from cifar_resnet.experiments import Experiment, jobs, select
-from cifar_resnet.recipe import RECIPES
+from cifar_resnet.recipe import RECIPES, Recipe
 from cifar_resnet.record import Record
 
 _LEVELS = (0.8, 0.9, 0.93, 0.94, 0.95)
@@ -128,7 +128,7 @@ def _by_bench(
 def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
     planned = jobs(select([experiment]))
     recipe = planned[0].recipe
-    words, aim = label(recipe), f"{percent(level)}，{duration(limit)}之内"
+    words, aim = _named(recipe), f"{percent(level)}，{duration(limit)}之内"
     for group in results.groups:
         if group.recipe == recipe:
             reached, deviation = group.spread(accuracy)
@@ -160,7 +160,7 @@ def fast(results: Results) -> str:
         groups = [group for group in results.groups if group.recipe.name == name]
         rows += [_fast_row(group, results) for group in groups]
         if not results.published(name):
-            rows.append([name, PENDING, *[""] * (len(head) - 2)])
+            rows.append([f"`{name}`", PENDING, *[""] * (len(head) - 2)])
     return markdown_table(head, rows)
 
 
@@ -288,7 +288,7 @@ def _fast_row(group: Group, results: Results) -> list[str]:
     time = _with_evaluation(group)
     flipped = [run.flip_averaged_accuracy for run in group.runs if run.flip_averaged_accuracy]
     return [
-        group.label,
+        _named(group.recipe),
         percent(*group.spread(accuracy)) + results.mark(group.ids),
         percent(mean(flipped)) if flipped else "",
         str(len(group.runs)),
@@ -299,11 +299,18 @@ def _fast_row(group: Group, results: Results) -> list[str]:
     ]
 
 
+def _named(recipe: Recipe) -> str:
+    """Its label for a table, the name as code."""
+    return f"`{recipe.name}`{label(recipe).removeprefix(recipe.name)}"
+
+
 def _compiling(group: Group, results: Results) -> str:
     """The longest that any run of the recipe waited: later ones of a process hardly do."""
     alike = (run for run in (*group.runs, *results.tuning) if run.recipe == group.recipe)
     waited = [run.compile_seconds or 0.0 for run in alike if run.hardware.compile]
-    return duration(max(waited)) if waited else "没有编译"
+    if not waited:
+        return "没有编译"
+    return duration(max(waited)) if max(waited) >= 1 else "之前已编译"
 
 
 def _box(record: BenchRecord) -> str:

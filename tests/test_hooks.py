@@ -75,8 +75,12 @@ def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -
     assert waiting.count("待训练") == 3
     records = [invented(get_recipe("fast-cpu"), seed, 0.94) for seed in (0, 1)]
     shown = expand("{{ fast() }}", read_results(publish(tmp_path, *records)))
-    row = "| fast-cpu，22 轮 | 94.00%\u00a0±\u00a00.00% |  | 2 | 22 分钟 | 12 小时 | 没有编译 |"
+    row = "| `fast-cpu`，22 轮 | 94.00%\u00a0±\u00a00.00% |  | 2 | 22 分钟 | 12 小时 | 没有编译 |"
     assert row in shown
+    for waited, told in ((42.0, "42 秒"), (0.1, "之前已编译")):
+        hardware = replace(records[0].hardware, compile=True)
+        run = replace(records[0], hardware=hardware, compile_seconds=waited)
+        assert f"| {told} |" in expand("{{ fast() }}", read_results(publish(tmp_path / told, run)))
     records = [replace(record, flip_averaged_accuracy=0.945) for record in records]
     results = read_results(publish(tmp_path, *records))
     assert "94.00%\u00a0±\u00a00.00% | 94.50% | 2 |" in expand("{{ fast() }}", results)
@@ -192,7 +196,7 @@ def test_mistakes_are_told_from_the_true_class_to_the_predicted_one(tmp_path: Pa
 def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
     def row(name: str, results: Results) -> str:
         lines = expand("{{ goals() }}", results).splitlines()
-        return next(line for line in lines if line.startswith(f"| {name}，"))
+        return next(line for line in lines if line.startswith(f"| `{name}`，"))
 
     assert "待训练" in row("fast-cpu-short", NOTHING)
     assert "达到" not in expand("{{ goals() }}", NOTHING)
