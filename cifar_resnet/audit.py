@@ -3,7 +3,7 @@
 import ast
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -121,7 +121,10 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
     Args:
         record: of a benchmark.
     """
-    rounds = (record.reference, record.ours, record.ceiling, record.augment)
+    rounds: list[Sequence[float]] = [record.reference, record.ours, record.ceiling, record.augment]
+    beside = record.contention
+    if beside:
+        rounds += beside.single, beside.insisting, beside.yielding, beside.threads
     if len(set(map(len, rounds))) != 1 or any(rate <= 0 for rates in rounds for rate in rates):
         yield "its rounds must be equally many, and every rate positive"
     if record.flops != training_flops(record.network):
@@ -148,6 +151,11 @@ _MEASURING = {
     "hardware": ("_keep_freed_memory",),
     "recipe": ("notes", "learning_rate", "resolution"),
 }
+# And where it was measured, of training beside a busy process.
+_YIELDING = {
+    "contention": ("contention", "busy_core"),
+    "hardware": ("spare_busy_cores", "free_cores", "_idle_seconds", "_LOOK"),
+}
 
 
 def measured_otherwise(record: BenchRecord) -> list[str]:
@@ -160,7 +168,8 @@ def measured_otherwise(record: BenchRecord) -> list[str]:
         Names of functions, classes and constants; none where git has no history.
     """
     changed = []
-    for module, names in _MEASURING.items():
+    watched = [_MEASURING, _YIELDING] if record.contention else [_MEASURING]
+    for module, names in (item for modules in watched for item in modules.items()):
         path = f"cifar_resnet/{module}.py"
         then = git("show", f"{record.software.commit}:{path}")
         if then is None:

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_resnet.augment import MEAN, STD, augment
 from cifar_resnet.compiling import fastest, seconds, training_steps
+from cifar_resnet.contention import Contention, kept
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe
@@ -57,6 +58,7 @@ class BenchRecord:
         first_step_seconds: from the built network to the end of its first step,
             compilation included.
         peak_bytes: the process's largest memory (CPU), or what our loop allocated at most (GPU).
+        contention: our loop beside a busy process; None where that was not measured.
         checksum: SHA-256 over everything else.
     """
 
@@ -75,6 +77,7 @@ class BenchRecord:
     augment: tuple[float, ...]
     first_step_seconds: float
     peak_bytes: int
+    contention: Contention | None = None
     checksum: str = ""
 
 
@@ -320,19 +323,24 @@ def summary(record: BenchRecord) -> str:
     """
     times = speedups(record)
     h = record.hardware
-    return "\n".join(
-        (
-            f"{record.network}, batch {record.batch_size}, {len(times)} rounds of "
-            f"{record.steps} steps",
-            f"{h.name}: {h.device}, {h.threads} threads, {h.precision}"
-            f"{', compiled' if h.compile else ''}{', CUDA graphs' if h.cuda_graphs else ''}",
-            f"plain loop       {median(record.reference):9.0f} images/s",
-            f"this loop        {median(record.ours):9.0f} images/s",
-            f"ratio            {median(times):9.2f} ({min(times):.2f} to {max(times):.2f})",
-            f"matrix products  {median(record.ceiling) / 1e12:9.2f} TFLOP/s, of which this loop "
-            f"uses {median(utilization(record)):.0%}",
-            f"augmentation     {median(augmentation_share(record)):9.1%} of a step",
-            f"first step       {record.first_step_seconds:9.1f} s",
-            f"peak memory      {record.peak_bytes / 2**20:9.0f} MiB",
+    lines = [
+        f"{record.network}, batch {record.batch_size}, {len(times)} rounds of {record.steps} steps",
+        f"{h.name}: {h.device}, {h.threads} threads, {h.precision}"
+        f"{', compiled' if h.compile else ''}{', CUDA graphs' if h.cuda_graphs else ''}",
+        f"plain loop       {median(record.reference):9.0f} images/s",
+        f"this loop        {median(record.ours):9.0f} images/s",
+        f"ratio            {median(times):9.2f} ({min(times):.2f} to {max(times):.2f})",
+        f"matrix products  {median(record.ceiling) / 1e12:9.2f} TFLOP/s, of which this loop "
+        f"uses {median(utilization(record)):.0%}",
+        f"augmentation     {median(augmentation_share(record)):9.1%} of a step",
+        f"first step       {record.first_step_seconds:9.1f} s",
+        f"peak memory      {record.peak_bytes / 2**20:9.0f} MiB",
+    ]
+    beside = record.contention
+    if beside:
+        lines += (
+            f"one core taken   {median(beside.yielding):9.0f} images/s uncompiled, "
+            f"{median(kept(beside)):.0%} of one thread alone "
+            f"({h.threads} threads: {median(beside.insisting):.0f})",
         )
-    )
+    return "\n".join(lines)

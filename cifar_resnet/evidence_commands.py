@@ -191,7 +191,10 @@ def analyze(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """Measure the speed of training, and write a record."""
+    from dataclasses import replace
+
     from cifar_resnet.bench import bench, summary
+    from cifar_resnet.contention import contention
     from cifar_resnet.files import must_be_writable
     from cifar_resnet.recipe import get_recipe
     from cifar_resnet.record import write_record
@@ -208,6 +211,8 @@ def bench(args: argparse.Namespace) -> None:
     out = args.out or Path("results" if software().clean else "runs") / "bench"
     must_be_writable(out)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
+    beside = contention(hardware, recipe, rounds=args.rounds)
+    record = replace(record, contention=beside)
     path = out / f"{record.id}.json"
     print(summary(record))
     write_record(record, path)

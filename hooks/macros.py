@@ -9,9 +9,9 @@
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
 ``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on pages of their
-own, ``{{ speed() }}``, ``goals``, ``fast``, ``pace``, ``{{ parts("fast-parts") }}`` and
-``{{ classifier() }}``. Arguments are Python literals. An unknown name or a wrong argument fails
-the build.
+own, ``{{ speed() }}``, ``goals``, ``contention``, ``fast``, ``pace``,
+``{{ parts("fast-parts") }}`` and ``{{ classifier() }}``. Arguments are Python literals. An
+unknown name or a wrong argument fails the build.
 """
 
 import ast
@@ -31,7 +31,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from records import RECORDS, Results, find_outdated, read_results
-from speed import fast, goals, pace, parts, speed
+from speed import contention, fast, goals, pace, parts, speed
 from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
@@ -65,6 +65,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.compared,
         speed,
         goals,
+        contention,
         fast,
         pace,
         parts,

@@ -25,6 +25,7 @@ from wording import (
 )
 
 from cifar_resnet.bench import BenchRecord, augmentation_share, speedups, utilization
+from cifar_resnet.contention import kept
 from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.recipe import RECIPES, Recipe
 from cifar_resnet.record import Record
@@ -37,6 +38,40 @@ def speed(results: Results) -> str:
     if not results.benchmarks:
         return pending("还没有测速记录", UNMEASURED)
     return "\n\n".join(map(_box, results.benchmarks))
+
+
+def contention(results: Results) -> str:
+    """Training beside a process that keeps a core busy, a row a benchmark that measured it."""
+    head = (
+        "网络",
+        "批大小",
+        "单线程，没有别的任务",
+        "一个核被占，线程数不变",
+        "一个核被占，照空闲的核开线程",
+        "是单线程的",
+    )
+    rows = [
+        [
+            f"`{record.network}`",
+            str(record.batch_size),
+            f"{median(beside.single):,.0f}",
+            f"{median(beside.insisting):,.0f}（{record.hardware.threads} 线程）",
+            f"{median(beside.yielding):,.0f}（{_range(beside.threads)} 线程）",
+            _median_and_range(kept(beside), percent),
+        ]
+        for record in results.benchmarks
+        if (beside := record.contention)
+    ]
+    return markdown_table(head, rows) if rows else pending("还没有测过", UNMEASURED)
+
+
+def _median_and_range(values: Sequence[float], write: Callable[[float], str]) -> str:
+    return f"{write(median(values))}（各遍 {write(min(values))} 至 {write(max(values))}）"
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} 至 {most}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +96,12 @@ def goals(results: Results) -> str:
 
 
 _TIMES: Callable[[float], str] = "{:.2f} 倍".format
+
+
+def _kept(record: BenchRecord) -> list[float]:
+    return kept(record.contention) if record.contention else []
+
+
 # Device, network, words, figure, how it is written, the limit, whether it is the least or the most.
 _BENCH_GOALS = (
     *(
@@ -80,6 +121,18 @@ _BENCH_GOALS = (
             percent,
             0.01,
             False,
+        )
+        for network in ("resnet18", "resnet20")
+    ),
+    *(
+        (
+            "cpu",
+            network,
+            f"CPU 有一个核被占，`{network}`：速度是单线程的",
+            _kept,
+            percent,
+            0.9,
+            True,
         )
         for network in ("resnet18", "resnet20")
     ),
@@ -119,9 +172,10 @@ def _by_bench(
     for record in sorted(results.benchmarks, key=lambda record: record.started, reverse=True):
         if (record.hardware.kind, record.network) == (kind, network):
             every = figure(record)
-            value = median(every)
-            measured = f"{write(value)}（各遍 {write(min(every))} 至 {write(max(every))}）"
-            return _Goal(words, aim, measured, (value >= limit) == least)
+            if not every:
+                continue
+            reached = (median(every) >= limit) == least
+            return _Goal(words, aim, _median_and_range(every, write), reached)
     return _Goal(words, aim, UNMEASURED, None)
 
 

@@ -246,6 +246,13 @@ MUTATIONS = (
     _code(
         "an analysis up the gradient", "analysis", "parameter.sub_(", "parameter.add_(", ANALYSIS
     ),
+    _code(
+        "all threads beside a busy process",
+        "contention",
+        "spare_busy_cores(plain)",
+        "pass",
+        "tests/test_bench.py",
+    ),
     _code("a plain loop made slower", "bench", "num_workers=2", "num_workers=1"),
     _code(
         "a share doubled",

@@ -13,6 +13,7 @@ from pathlib import Path
 from torchvision.datasets import CIFAR10
 
 from cifar_resnet.bench import BenchRecord, training_flops
+from cifar_resnet.contention import Contention
 from cifar_resnet.evaluate import CALIBRATION_BINS, Metrics
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, changes, learning_rate
@@ -81,7 +82,10 @@ def invented(
 
 
 def invented_bench(network: str, device: str = "cpu") -> BenchRecord:
-    """A benchmark of two rounds; ours is 4 and 2 times as fast as the plain loop."""
+    """A benchmark of two rounds; ours is 4 and 2 times as fast as the plain loop.
+
+    Beside a busy process it keeps 96 % and 86 % of a single thread's speed.
+    """
     flops = training_flops(network)
     return BenchRecord(
         schema=SCHEMA,
@@ -99,6 +103,7 @@ def invented_bench(network: str, device: str = "cpu") -> BenchRecord:
         augment=(20_000.0, 20_000.0),
         first_step_seconds=1.5,
         peak_bytes=2**30,
+        contention=Contention((100.0, 100.0), (20.0, 30.0), (96.0, 86.0), (1, 1)),
     )
 
 

@@ -1,6 +1,9 @@
+import os
 import shutil
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from cifar_resnet.bench import (
     training_flops,
     utilization,
 )
+from cifar_resnet.contention import Contention, busy_core, contention
 from cifar_resnet.data import Dataset
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import get_recipe
@@ -148,6 +152,48 @@ def test_a_benchmark_ends_in_a_record_and_says_what_it_found(
     assert "ratio                 1.00 (1.00 to 1.00)" in summary(doubled)
 
 
+def test_what_is_left_beside_a_busy_process_is_measured(
+    monkeypatch: pytest.MonkeyPatch, cpu: Hardware
+) -> None:
+    """Every round: one thread alone, then, beside a busy process, all threads and the free ones."""
+    used: list[tuple[bool, int]] = []
+    busy = [False]
+
+    @contextmanager
+    def taken() -> Iterator[None]:
+        busy[0] = True
+        yield
+        busy[0] = False
+
+    def steps(hardware: Hardware, *_: object) -> Callable[[int], None]:
+        assert not hardware.compile
+        return lambda _: used.append((busy[0], threads[0]))
+
+    threads = [2]
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: threads.__setitem__(0, count))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr("cifar_resnet.hardware.free_cores", lambda: 2 - busy[0])
+    monkeypatch.setattr("cifar_resnet.contention.busy_core", taken)
+    monkeypatch.setattr("cifar_resnet.contention.training_steps", steps)
+    monkeypatch.setattr("cifar_resnet.contention.seconds", lambda work, _: work() or threads[0])
+    hardware = replace(cpu, threads=2, compile=True, yielding=True)
+    recipe = get_recipe("smoke", batch_size=30)
+    found = contention(hardware, recipe, rounds=2, steps=2)
+    assert found == Contention((60.0,) * 2, (30.0,) * 2, (60.0,) * 2, (1, 1))
+    assert used[1:] == [(False, 1), (True, 2), (True, 1)] * 2
+    assert threads == [2], "afterwards as before"
+    for fixed in (replace(hardware, threads=1), replace(hardware, yielding=False)):
+        assert contention(fixed, recipe) is None
+
+
+def test_a_busy_core_is_one() -> None:
+    """As much of a core's time as it gets beside what else runs here."""
+    before = os.times().children_user
+    with busy_core():
+        time.sleep(1.0)
+    assert 0.3 < os.times().children_user - before < 1.5
+
+
 def test_ratio_share_and_pipeline_are_taken_round_by_round() -> None:
     """Ours 200 and 400 images/s, the plain loop 50 and 200, augmentation 20,000."""
     speeds = invented_bench("resnet20")
@@ -158,3 +204,4 @@ def test_ratio_share_and_pipeline_are_taken_round_by_round() -> None:
     assert "ratio                 3.00 (2.00 to 4.00)" in told
     assert "uses 19%" in told
     assert "augmentation          1.5% of a step" in told
+    assert "one core taken          91 images/s uncompiled, 91% of one thread alone" in told

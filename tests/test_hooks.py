@@ -42,7 +42,7 @@ def publish(folder: Path, *records: Record) -> Path:
 )
 def test_without_records_everything_is_pending(name: str) -> None:
     shown = expand(f"{{{{ {name}() }}}}", NOTHING)
-    assert ("待测" if name == "speed" else "待训练") in shown
+    assert ("待测" if name in ("speed", "contention") else "待训练") in shown
     assert not re.search(r"\d", shown)
 
 
@@ -149,6 +149,10 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
         f"GPU，`resnet18`：速度是常见写法的 | 至少 10.00 倍 | {times} | 没有达到",
         "GPU，`resnet18`：用到矩阵乘法速度的 | 至少 25.00% | "
         "18.75%（各遍 12.50% 至 25.00%） | 没有达到",
+        "CPU 有一个核被占，`resnet18`：速度是单线程的 | 至少 90.00% | "
+        "91.00%（各遍 86.00% 至 96.00%） | 达到",
+        "CPU 有一个核被占，`resnet20`：速度是单线程的 | 至少 90.00% | "
+        '<span class="pending">待测</span>',
     ):
         assert line in lines
     assert "CPU，`resnet20`：速度是常见写法的 | 至少 3.50 倍 |" in "\n".join(lines)
@@ -160,6 +164,19 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
         "| 内存峰值，整个测速进程 | 1,024 MiB |",
     ):
         assert row in shown
+
+
+def test_speed_beside_a_busy_process_is_shown_where_it_was_measured() -> None:
+    speeds = invented_bench("resnet18")
+    shown = expand("{{ contention() }}", Results(benchmarks=(speeds,)))
+    row = (
+        "| `resnet18` | 128 | 100 | 25（2 线程） | 91（1 线程） | 91.00%（各遍 86.00% 至 96.00%） |"
+    )
+    assert row in shown
+    unmeasured = Results(benchmarks=(replace(speeds, contention=None),))
+    assert "待测" in expand("{{ contention() }}", unmeasured)
+    goals = expand("{{ goals() }}", unmeasured)
+    assert '速度是单线程的 | 至少 90.00% | <span class="pending">待测</span> |' in goals
 
 
 def test_classes_have_the_names_of_their_images() -> None:

@@ -29,6 +29,7 @@ from cifar_resnet.run import fit
 from cifar_resnet.software import Software, source_at
 from tests.site_build import MD5, ROOT, invented, invented_bench
 
+BESIDE = {"threads": [1] * 5, **{way: [2.0] * 5 for way in ("single", "insisting", "yielding")}}
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
 
 Problems = Callable[..., str]
@@ -89,7 +90,8 @@ def rewrite(path: Path, **changes: Any) -> None:
     """
     content = json.loads(path.read_text())
     for name, value in changes.items():
-        content[name] = content[name] | value if isinstance(value, dict) and value else value
+        full = isinstance(value, dict) and value
+        content[name] = (content.get(name) or {}) | value if full else value
     content["checksum"] = checksum(content)
     path.write_text(json.dumps(content))
 
@@ -447,6 +449,8 @@ def test_an_edited_analysis_is_noticed(analysed: Path, problems: Problems) -> No
         (None, {"steps": "many"}, "steps must be int"),
         (None, {"flops": 1}, "flops is not what resnet18 needs"),
         (None, {"ours": [100.0]}, "rounds must be equally many"),
+        (None, {"contention": {**BESIDE, "single": [1.0]}}, "rounds must be equally many"),
+        (None, {"contention": {**BESIDE, "yielding": [0.0] * 5}}, "every rate positive"),
     ],
 )
 def test_a_benchmark_that_does_not_hold_is_noticed(
@@ -467,7 +471,7 @@ def test_a_benchmark_that_does_not_hold_is_noticed(
 
 
 def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docstrings and comments may change."""
+    """Docstrings and comments may change, and what was not used."""
     record = invented_bench("resnet20")
 
     def git(module: str, old: str, new: str, *words: str) -> bytes:
@@ -485,13 +489,17 @@ def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.Monk
         ("bench", "2 * size**3", "size**3", ["bench.bench"]),
         ("train", "_TOGETHER = 8192", "_TOGETHER: int = 128", ["train._TOGETHER"]),
         ("augment", "STD = (0.2470,", "STD = (0.2023,", ["augment.STD"]),
+        ("contention", "while True: pass", "pass", ["contention.busy_core"]),
+        ("hardware", "_LOOK / 2", "_LOOK / 3", ["hardware.free_cores"]),
     ):
         monkeypatch.setattr(audit, "git", partial(git, module, old, new))
         assert audit.measured_otherwise(record) == changed
+        if changed[:1] in (["contention.busy_core"], ["hardware.free_cores"]):
+            assert audit.measured_otherwise(replace(record, contention=None)) == []
 
 
 def test_all_that_measures_is_there() -> None:
-    for module, names in audit._MEASURING.items():
+    for module, names in (*audit._MEASURING.items(), *audit._YIELDING.items()):
         source = (ROOT / "cifar_resnet" / f"{module}.py").read_bytes()
         assert set(names) <= set(audit._definitions(source))
 
