@@ -19,6 +19,7 @@ _WHERE = {
     "CLASSES": "data",
     "fit": "run",
     "Run": "run",
+    "Terminal": "display",
     "read_record": "record",
     "Record": "record",
     "InputError": "errors",
@@ -38,6 +39,7 @@ __all__ = [  # noqa: RUF022 - in the order above
     "CLASSES",
     "fit",
     "Run",
+    "Terminal",
     "read_record",
     "Record",
     "InputError",
@@ -47,6 +49,7 @@ __all__ = [  # noqa: RUF022 - in the order above
 if TYPE_CHECKING:
     from cifar_resnet.augment import Augmentation
     from cifar_resnet.data import CLASSES, Dataset, load
+    from cifar_resnet.display import Terminal
     from cifar_resnet.errors import InputError
     from cifar_resnet.hardware import Hardware, detect
     from cifar_resnet.model import get_cifar_resnet

@@ -124,7 +124,7 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
     rounds: list[Sequence[float]] = [record.reference, record.ours, record.ceiling, record.augment]
     beside = record.contention
     if beside:
-        rounds += beside.single, beside.insisting, beside.yielding, beside.threads
+        rounds += beside.single, beside.oversubscribed, beside.adapted, beside.threads
     if len(set(map(len, rounds))) != 1 or any(rate <= 0 for rates in rounds for rate in rates):
         yield "its rounds must be equally many, and every rate positive"
     if record.flops != training_flops(record.network):
@@ -181,12 +181,16 @@ def measured_otherwise(record: BenchRecord) -> list[str]:
 
 
 def _definitions(source: bytes) -> dict[str, str]:
-    """The functions and classes of a module without their docstrings, and its constants."""
+    """The functions and classes of a module without any docstrings, and its constants."""
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            if ast.get_docstring(node) is not None:
-                del node.body[0]
+            for inner in ast.walk(node):  # methods, too
+                if (
+                    isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                    and ast.get_docstring(inner) is not None
+                ):
+                    del inner.body[0]
             found[node.name] = ast.dump(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

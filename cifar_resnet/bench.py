@@ -339,8 +339,8 @@ def summary(record: BenchRecord) -> str:
     beside = record.contention
     if beside:
         lines += (
-            f"one core taken   {median(beside.yielding):9.0f} images/s uncompiled, "
+            f"one core taken   {median(beside.adapted):9.0f} images/s uncompiled, "
             f"{median(kept(beside)):.0%} of one thread alone "
-            f"({h.threads} threads: {median(beside.insisting):.0f})",
+            f"({h.threads} threads: {median(beside.oversubscribed):.0f})",
         )
     return "\n".join(lines)

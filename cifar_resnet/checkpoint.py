@@ -157,7 +157,8 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
         if not names:
             raise
         found = f"names or shapes differ, first {names[0]}"
+        hint = "choose the network they were trained in (--network)"
         if any("_orig_mod." in name for name in names):
-            found += "; _orig_mod. is a compiled model's: use the one given to torch.compile"
-        raise InputError(f"weights {path} belong to another model: {found}") from error
+            hint = "_orig_mod. is a compiled model's: use the one given to torch.compile"
+        raise InputError(f"weights {path} belong to another model: {found}; {hint}") from error
     return record_id

@@ -178,12 +178,7 @@ def evaluate(args: argparse.Namespace) -> None:
     )
     path = args.weights or WEIGHTS
     model = build(args.network)
-    try:
-        record_id = load_weights(model, path)
-    except InputError as error:
-        if isinstance(error.__cause__, RuntimeError):  # names or shapes differ
-            raise InputError(f"{error}; is it of another --network?") from error
-        raise
+    record_id = load_weights(model, path)
     model.to(hardware.device)
     data = load(args.data, val=args.val)
     refuse_seen(record_id, data.name, data.split)

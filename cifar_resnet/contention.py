@@ -1,5 +1,6 @@
 """How fast a CPU trains while another process keeps one of its cores busy."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +21,14 @@ class Contention:
 
     Attributes:
         single: one thread, nothing beside it: what the others are measured by.
-        insisting: as many threads as without the busy process.
-        yielding: as many as `cifar_resnet.hardware.spare_busy_cores` leaves.
+        oversubscribed: as many threads as without the busy process.
+        adapted: as many as `cifar_resnet.hardware.spare_busy_cores` leaves.
         threads: how many those were.
     """
 
     single: tuple[float, ...]
-    insisting: tuple[float, ...]
-    yielding: tuple[float, ...]
+    oversubscribed: tuple[float, ...]
+    adapted: tuple[float, ...]
     threads: tuple[int, ...]
 
 
@@ -55,7 +56,7 @@ def contention(
     def rate() -> float:
         return len(images) / seconds(lambda: ours(steps), torch.device("cpu"))
 
-    single, insisting, yielding, threads = [], [], [], []
+    single, oversubscribed, adapted, threads = [], [], [], []
     try:
         ours(2)
         for _ in range(rounds):
@@ -63,25 +64,26 @@ def contention(
             single.append(rate())
             with busy_core():
                 torch.set_num_threads(plain.threads)
-                insisting.append(rate())
+                oversubscribed.append(rate())
                 spare_busy_cores(plain)
                 threads.append(torch.get_num_threads())
-                yielding.append(rate())
+                adapted.append(rate())
     finally:
         torch.set_num_threads(plain.threads)
-    return Contention(tuple(single), tuple(insisting), tuple(yielding), tuple(threads))
+    return Contention(tuple(single), tuple(oversubscribed), tuple(adapted), tuple(threads))
 
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """A process that does nothing but keep a core busy, until the block ends.
+    """A process that does nothing but keep a core busy, until the block or this process ends.
 
     Example:
         >>> with busy_core():
         ...     pass
     """
+    code = f"import os\nprint(flush=True)\nwhile os.getppid() == {os.getpid()}: pass"
     with subprocess.Popen(
-        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             if process.stdout:
@@ -98,7 +100,7 @@ def kept(measured: Contention) -> list[float]:
         measured: by `contention`.
 
     Example:
-        >>> kept(Contention(single=(100.0,), insisting=(20.0,), yielding=(95.0,), threads=(1,)))
+        >>> kept(Contention(single=(100.0,), oversubscribed=(20.0,), adapted=(95.0,), threads=(1,)))
         [0.95]
     """
-    return [a / b for a, b in zip(measured.yielding, measured.single, strict=True)]
+    return [a / b for a, b in zip(measured.adapted, measured.single, strict=True)]

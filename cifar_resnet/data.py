@@ -44,10 +44,11 @@ class Dataset:
     """Training and evaluation images, whole, in memory.
 
     Attributes:
-        name: ``"cifar10"`` or ``"synthetic"``.
+        name: ``"cifar10"`` or ``"synthetic"``; of one's own images any of letters, digits and
+            ``_ . -``, as the record's file is named after it.
         split: what the evaluation images are: ``"test"``, or ``"val"`` for images held
             out of the training set.
-        md5: checksum of every file it was read from; empty for the synthetic one.
+        md5: checksum of every file it was read from; empty if there is none, or none is known.
         train_images: uint8 ``[N, 3, 32, 32]``.
         train_labels: int64 ``[N]``.
         eval_images: uint8 ``[M, 3, 32, 32]``.
@@ -76,6 +77,7 @@ def load(source: str | Path | None = None, *, val: bool = False, download: bool 
 
     Raises:
         InputError: if the data set is not there and cannot be fetched, or is damaged.
+        OSError: if its files may not be read, or a download finds no room or no right to write.
 
     Example:
         >>> data = load("synthetic", val=True)

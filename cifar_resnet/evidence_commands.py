@@ -211,9 +211,9 @@ def bench(args: argparse.Namespace) -> None:
     out = args.out or Path("results" if software().clean else "runs") / "bench"
     must_be_writable(out)
     record = bench(hardware, recipe, rounds=args.rounds, steps=args.steps)
-    beside = contention(hardware, recipe, rounds=args.rounds)
-    record = replace(record, contention=beside)
     path = out / f"{record.id}.json"
-    print(summary(record))
+    write_record(record, path)  # before what may yet be interrupted
+    record = replace(record, contention=contention(hardware, recipe, rounds=args.rounds))
     write_record(record, path)
+    print(summary(record))
     print(f"record {path}")

@@ -20,6 +20,9 @@ PRECISIONS = ("bf16", "fp32")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LOOK = 0.2  # seconds, for which cores are watched
 
+# Torch's threads as others chose them, and what `detect` then made of that.
+_given = _taken = torch.get_num_threads()
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -77,12 +80,14 @@ def detect(
         compile: use ``torch.compile``; default: whatever a measurement will find faster, where
             a compiler is at hand.
         cuda_graphs: replay the compiled code as CUDA graphs.
-        threads: CPU threads; default: ``OMP_NUM_THREADS`` if it is set; else, where the CPU
-            trains, one for each core that nothing else keeps busy (`free_cores`).
+        threads: CPU threads; default: as many as torch has had from elsewhere, such as
+            ``OMP_NUM_THREADS``; where the CPU trains and that is not set, no more than one for
+            each core that nothing else keeps busy (`free_cores`).
 
     Raises:
-        InputError: if the device is not there, if the precision is unknown, for ``compile``
-            where there is no compiler, or for CUDA graphs without a GPU or without ``compile``.
+        InputError: if the device is not there, if the precision is unknown, for fewer threads
+            than one or more than cores, for ``compile`` where there is no compiler, or for CUDA
+            graphs without a GPU or without ``compile``.
 
     Example:
         >>> detect("cpu", precision="fp32", compile=False).precision
@@ -103,10 +108,7 @@ def detect(
     if threads is not None and not 1 <= threads <= cores:
         raise InputError(f"threads must be from 1 to this machine's {cores}, not {threads}")
     yielding = threads is None and kind == "cpu" and "OMP_NUM_THREADS" not in os.environ
-    if yielding:
-        threads = min(torch.get_num_threads(), free_cores())
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _set_threads(threads, yielding)
     if kind == "cpu":
         _keep_freed_memory()
     else:
@@ -122,6 +124,17 @@ def detect(
         yielding=yielding,
         cuda_graphs=cuda_graphs,
     )
+
+
+def _set_threads(asked: int | None, yielding: bool) -> None:
+    """Torch's number of threads, which an earlier call may have lowered: begin anew."""
+    global _given, _taken
+    if torch.get_num_threads() != _taken:  # the program has chosen another since
+        _given = torch.get_num_threads()
+    if asked is None:
+        asked = min(_given, free_cores()) if yielding else _given
+    torch.set_num_threads(asked)
+    _taken = torch.get_num_threads()
 
 
 def check_precision(precision: str) -> None:

@@ -44,10 +44,10 @@ def load_pretrained(path: str | Path | None = None, network: str = "resnet18") -
 
 
 def classify(model: nn.Module, images: Tensor) -> Tensor:
-    """Probabilities of the ten classes.
+    """Probabilities of the classes, as many as the model knows.
 
     Args:
-        model: maps float images ``[N, 3, 32, 32]`` to logits ``[N, 10]``.
+        model: maps float images ``[N, 3, 32, 32]`` to logits ``[N, classes]``.
         images: uint8 ``[N, 3, 32, 32]``, RGB, not normalised, on any device;
             ``read_image(path)[None]`` is one.
 
@@ -56,8 +56,8 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
             not finite.
 
     Returns:
-        float32 ``[N, 10]`` on the CPU; each row sums to 1. Columns are in the order of
-        `cifar_resnet.data.CLASSES`.
+        float32 ``[N, classes]`` on the CPU; each row sums to 1. Columns are in the order of the
+        labels that the model was trained on: of CIFAR-10, of `cifar_resnet.data.CLASSES`.
 
     Example:
         >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)

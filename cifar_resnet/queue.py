@@ -37,6 +37,7 @@ from cifar_resnet.software import software
 
 _HOPELESS = 3  # processes that fail while no run ends well: something is wrong with all
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
+_GETTING_READY = 120.0  # seconds of a process before the run's own: imports, data, how to compile
 
 _Running = dict[tuple[Job, ...], "subprocess.Popen[bytes]"]
 
@@ -106,13 +107,15 @@ def run(
                 if running and any(job.timed for job in (waiting[0], *chain(*running))):
                     break
                 takes = _published_seconds(waiting[0], published)
-                left = deadline - time.monotonic()
-                if takes > left:
-                    print(f"left out  {waiting[0].folder}: it takes {takes / 60:.0f} minutes")
+                left = deadline - time.monotonic() - _GETTING_READY
+                if takes and takes > left:
+                    minutes = (takes + _GETTING_READY) / 60
+                    print(f"left out  {waiting[0].folder}: it takes {minutes:.0f} minutes in all")
                     del waiting[0]
                     continue
                 together = _sharing(waiting, out, alone=parallel == 1)
-                together = together[: max(1, int(left / takes))] if takes else together
+                if takes:  # a budget without end has room for all
+                    together = together[: max(1, int(min(left / takes, len(together))))]
                 waiting = [job for job in waiting if job not in together]
                 begun = _begun(together[0], out)  # and goes on as it began
                 told = [] if begun else _compiled_as_before(together[0], records)
@@ -166,9 +169,10 @@ def _pausing(running: _Running, out: Path) -> Iterator[None]:
 def _pause(running: _Running, out: Path) -> None:
     for process in running.values():
         process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + _PATIENCE  # of all together
     for together, process in running.items():
         try:
-            process.wait(_PATIENCE)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:  # a background shell makes its children deaf to it
             process.kill()
             process.wait()
@@ -179,7 +183,10 @@ def _pause(running: _Running, out: Path) -> None:
 
 
 def _published_seconds(job: Job, published: Iterable[Record]) -> float:
-    """How long a run that must not be interrupted took; 0 if any other, or if none is known."""
+    """How long a run that must not be interrupted took, once its process was ready for it.
+
+    0 if it may be interrupted, or if none is known.
+    """
     alike = (r.elapsed_seconds for r in published if job.timed and r.recipe == job.recipe)
     return max(alike, default=0.0)
 

@@ -54,8 +54,9 @@ def add(run: Path, results: Path) -> Path:
 
     Raises:
         InputError: if the record is invalid, not of CIFAR-10, made by code that was not
-            committed or on hardware that its experiment is not meant for, published already, or
-            an analysis of weights whose run is not published.
+            committed or that its commit does not hold, or on hardware that its experiment is not
+            meant for; if it is published already, or an analysis of weights whose run is not
+            published.
 
     Example:
         >>> add(Path("nowhere"), Path("results"))
@@ -64,7 +65,7 @@ def add(run: Path, results: Path) -> Path:
     """
     source = run if run.suffix == ".json" else run / "record.json"
     record = _with_commit(_read_any(source))
-    problem = objection(record)
+    problem = objection(record) or commit_objection(record.software)
     if not re.fullmatch(r"[\w.-]+", record.id, re.ASCII):
         problem = f"its id {record.id!r} is no file name"
     if isinstance(record, AnalysisRecord) and record.weights_record:
@@ -102,7 +103,8 @@ def _read_any(source: Path) -> AnyRecord:
 
 def _with_commit(record: AnyRecord) -> AnyRecord:
     ran = record.software
-    commit = None if ran.clean else commit_of(ran.source_sha256)
+    known = ran.clean and not commit_objection(ran)
+    commit = None if known else commit_of(ran.source_sha256)
     return replace(record, software=replace(ran, commit=commit, clean=True)) if commit else record
 
 
@@ -319,7 +321,8 @@ def _again(record: Record) -> str:
 
 def _hardware_options(used: Hardware) -> str:
     """Options with which a command runs on such hardware again."""
-    threads = f" --threads {used.threads}" if used.kind == "cpu" else ""
+    asked_for = used.kind == "cpu" and not used.yielding
+    threads = f" --threads {used.threads}" if asked_for else ""
     return f" --device {used.kind}{threads} --precision {used.precision}"
 
 

@@ -74,6 +74,8 @@ def fit(
     reached. The folder ``out`` gets ``checkpoint.pt`` after every epoch, though not more often
     than every ten seconds, and at the end ``record.json`` and ``weights.safetensors``.
 
+    Torch's global random generator is seeded anew, and not put back.
+
     Args:
         recipe: what to train.
         data: on which images.
@@ -94,6 +96,7 @@ def fit(
             machine, code or version of torch; if another process trains there;
             if the batch size does not fit the data set or the number of processes; or if the
             loss is no longer finite.
+        OSError: if ``out`` cannot be made or written.
         KeyboardInterrupt: passed on; the last checkpoint stays.
 
     Example:
@@ -116,6 +119,7 @@ def fit(
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(sole_user(out)), world)
         stack.enter_context(limits_kept())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())  # some may be spared
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 

@@ -18,6 +18,9 @@ import torch
 class Software:
     """What ran: the commit of this project, whether its tree was clean, and versions.
 
+    ``clean`` is of the whole checkout, the package and all else: no file that git knows differs
+    from the commit. A new file that git was not told of does not count; ``source_sha256`` does.
+
     ``source_sha256`` covers every module of the package, so that it identifies the code
     even where there is no git; `cifar_resnet.results.add` then finds the commit that holds it.
     """

@@ -16,7 +16,8 @@ Analyses = dict[str, AnalysisRecord]
 
 def _described(record: AnalysisRecord) -> str:
     split = {"test": "测试集", "val": "留出集"}[record.data.eval_split]
-    return f"在 CIFAR-10 {split}的前 {record.data.eval_images:,} 张图上测得。"
+    fresh = "" if record.network else "每种网络只取一组随机初值（种子 0），"
+    return f"{fresh}在 CIFAR-10 {split}的前 {record.data.eval_images:,} 张图上测得。"
 
 
 def gradients_vanish(analyses: Analyses) -> Shown:
@@ -90,14 +91,14 @@ def gradients_highway(analyses: Analyses) -> Shown:
             {
                 f"{network}{end}{when}": (f"{DEPTHS[network]}，{title}{told}", f"{style} {dashes}")
                 for network, style in styles.items()
-                for when, told, dashes in (("", "，初始化", ""), (LATER, "，之后", "dashed"))
+                for when, told, dashes in (("", "，初始化", "dashed"), (LATER, "，之后", ""))
             },
             f"{title}：权重梯度的范数（对数轴）",
         )
         panels.append(panel)
         rows += more
     chart = figure(
-        f"每个卷积层权重梯度的范数：实线是初始化时，虚线是逆着梯度走 {steps} 步之后。",
+        f"每个卷积层权重梯度的范数：虚线是初始化时，实线是逆着梯度走 {steps} 步之后。",
         panels,
         table(_NORMS, rows),
         legend=[(style, DEPTHS[network]) for network, style in styles.items()],

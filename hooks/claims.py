@@ -13,6 +13,8 @@ from comparisons import (
 )
 from findings import Shown
 
+from cifar_resnet.experiments import select
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -22,6 +24,7 @@ class Claim:
         page: where it stands, and its evidence.
         words: the claim.
         origin: who makes it: the note, in which section; a paper; or this site.
+        quote: the note's own words, where it makes the claim.
         experiments: that test it, the fullest first.
         analyses: that test it, if no experiment does; all of them are needed.
         arms: which arms of an experiment it compares; all of them if none is named.
@@ -35,10 +38,12 @@ class Claim:
     experiments: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
+    quote: str = ""
     show: Callable[..., Shown] = field(kw_only=True)
 
 
 _SURGERY = ("surgery", "surgery-cpu")
+_FULL = select(["surgery-operations-cpu"])[0].arms[0]
 _CONFIGURATION = ("configuration", "configuration-cpu")
 _DEGRADATION = ("degradation", "degradation-cpu")
 
@@ -48,6 +53,7 @@ CLAIMS: dict[str, Claim] = {
         "没有对策时，梯度越往浅层越小；有了合适的初始化和 BN，就不再消失",
         "笔记第 1 节",
         analyses=("gradients",),
+        quote="反向传播时梯度越来越小，导致浅层参数无法更新。",
         show=gradients_vanish,
     ),
     "degradation": Claim(
@@ -55,6 +61,7 @@ CLAIMS: dict[str, Claim] = {
         "朴素网络加深，训练和测试的准确率反而下降",
         "笔记第 1 节",
         _DEGRADATION,
+        quote="随着网络层数增加，准确率反而饱和甚至下降（并非过拟合）。",
         show=depth_family("plain"),
     ),
     "shortcut": Claim(
@@ -62,6 +69,7 @@ CLAIMS: dict[str, Claim] = {
         "加上快捷连接，深的网络好过同样深的朴素网络，也不比浅的差",
         "笔记第 1 节",
         _DEGRADATION,
+        quote="ResNet 通过引入 ‘跳跃连接’ (Skip Connections / Shortcuts) 解决了这个问题",
         show=depth_family("resnet"),
     ),
     "highway": Claim(
@@ -69,6 +77,7 @@ CLAIMS: dict[str, Claim] = {
         "快捷连接让梯度直达浅层，不随深度失控",
         "笔记第 1 节",
         analyses=("gradients",),
+        quote="打通了梯度的‘高速公路’，使得训练数百层的网络成为可能。",
         show=gradients_highway,
     ),
     "identity": Claim(
@@ -90,6 +99,7 @@ CLAIMS: dict[str, Claim] = {
         "第一层改用 3×3、步幅 1 的卷积，能提高准确率",
         "笔记第 3 节",
         _SURGERY,
+        quote="避免在第一层就将 32x32 的图片下采样，保留更多细节。",
         show=stem_variants(("full", "no-pooling"), ("small-conv", "original")),
     ),
     "pooling": Claim(
@@ -97,11 +107,12 @@ CLAIMS: dict[str, Claim] = {
         "去掉第一个池化能提高准确率",
         "笔记第 3 节",
         _SURGERY,
+        quote="避免分辨率进一步降低，保持特征图尺寸。",
         show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
     ),
     "operations": Claim(
         "model.md",
-        "训练用的运算量一样多，改造后的网络也比原版准确",
+        f"运算量只够改造后的网络训练 {_FULL.changes['epochs']} 轮时，它也比原版准确",
         "本站",
         ("surgery-operations-cpu",),
         show=equal_operations("full", "original"),
@@ -113,25 +124,46 @@ CLAIMS: dict[str, Claim] = {
             "本站" if name == "crop-flip" else "笔记第 4 节",
             _CONFIGURATION,
             arms=("everything", *labels),
+            quote=quote,
             show=one_left_out(labels, *more),
         )
-        for name, words, labels, more in (
+        for name, words, quote, labels, more in (
             (
                 "momentum",
                 "动量能提高准确率，不论学习率相同还是步子一样大",
+                "SGD + Momentum (0.9)",
                 ("no-momentum", "no-momentum-same-step"),
                 (),
             ),
-            ("cosine", "余弦退火比不变的学习率好", ("constant-rate",), ()),
-            ("weight-decay", "权重衰减能提高准确率", ("no-weight-decay",), ()),
+            (
+                "cosine",
+                "余弦退火比不变的学习率好",
+                "Cosine Annealing (余弦退火，让 LR 平滑下降)",
+                ("constant-rate",),
+                (),
+            ),
+            (
+                "weight-decay",
+                "权重衰减能提高准确率",
+                "Weight Decay (5×10⁻⁴)",
+                ("no-weight-decay",),
+                (),
+            ),
             (
                 "label-smoothing",
                 "标签平滑能提高准确率，并让置信度更可信",
+                "Label Smoothing (标签平滑 0.1)",
                 ("no-label-smoothing",),
                 (calibration_error,),
             ),
-            ("erasing", "随机擦除能提高准确率", ("no-erasing",), ()),
-            ("crop-flip", "随机裁剪与翻转能提高准确率", ("no-crop-and-flip",), ()),
+            (
+                "erasing",
+                "随机擦除能提高准确率",
+                "Random Erasing (随机擦除增强)",
+                ("no-erasing",),
+                (),
+            ),
+            ("crop-flip", "随机裁剪与翻转能提高准确率", "", ("no-crop-and-flip",), ()),
         )
     },
 }

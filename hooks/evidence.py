@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claims import CLAIMS, Claim
-from comparisons import Arms
+from comparisons import DEPTHS, Arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
@@ -31,19 +31,19 @@ class _Seen:
         sources: the experiment or the analyses that gave them.
         records: ids of what they were drawn from.
         queued: fuller experiments that are still to come.
-        epochs: how long each run was, if training was involved.
+        limits: what the verdict holds for only, in words.
     """
 
     shown: Shown
     sources: tuple[str, ...]
     records: frozenset[str]
     queued: tuple[str, ...] = ()
-    epochs: int = 0
+    limits: str = ""
 
     def badge(self, results: Results) -> str:
-        """The verdict; what a shortened experiment says is marked as such."""
+        """The verdict, and what it holds for only."""
         verdict = _verdict(self.shown.findings)
-        scope = f'<span class="verdict-scope">只训练 {self.epochs} 轮</span>' if self.queued else ""
+        scope = f'<span class="verdict-scope">{self.limits}</span>' if self.limits else ""
         old = results.mark(self.records)
         return f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>{scope}{old}'
 
@@ -140,10 +140,24 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
         if all(runs.values()):
             ids = frozenset(run.id for group in runs.values() for run in group)
             shown = claim.show(experiment, runs)
-            epochs = jobs([experiment])[0].recipe.epochs
-            found.append(_Seen(shown, (name,), ids, claim.experiments[:index], epochs))
+            queued = claim.experiments[:index]
+            limits = _limits(experiment, runs, shortened=bool(queued))
+            found.append(_Seen(shown, (name,), ids, queued, limits))
     decided = (seen for seen in found if _verdict(seen.shown.findings) != OPEN)
     return next(decided, found[0] if found else None)
+
+
+def _limits(experiment: Experiment, runs: Arms, *, shortened: bool) -> str:
+    """The smaller network, few epochs, missing seeds."""
+    recipes = [run.recipe for group in runs.values() for run in group]
+    networks = {recipe.network for recipe in recipes}
+    epochs = sorted({recipe.epochs for recipe in recipes})
+    parts = [DEPTHS.get(networks.pop(), "")] if len(networks) == 1 else []
+    if shortened:
+        parts.append(f"只训练 {'、'.join(map(str, epochs))} 轮")
+    if min(map(len, runs.values())) < len(experiment.seeds):
+        parts.append("种子未满")
+    return "，".join(filter(None, parts))
 
 
 def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
@@ -165,11 +179,13 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 def _box(name: str, badge: str, body: str, source: str) -> str:
     """HTML, and a last paragraph in Markdown, so that MkDocs checks its links."""
+    claim = CLAIMS[name]
+    quote = f"{claim.origin}的原话：“{claim.quote}”" if claim.quote else ""
     return (
         f'<div class="evidence" id="evidence-{name}" markdown="1">\n\n'
         '<div markdown="0">'
         f'<p class="evidence-title">证据{badge}</p>'
-        f"<p>论断：{CLAIMS[name].words}。</p>{body}</div>\n\n"
+        f"<p>论断：{claim.words}。{quote}</p>{body}</div>\n\n"
         + (f"{source}\n{{: .evidence-source }}\n\n" if source else "")
         + "</div>"
     )

@@ -8,10 +8,10 @@
     {{ layer_table() }}               the two networks, layer by layer
 
 and, on the results page, ``{{ learning_curves() }}``, ``confusion_matrix``, ``per_class``,
-``calibration``, ``confusions``, ``tuning``, ``provenance`` and ``compared``; on pages of their
-own, ``{{ speed() }}``, ``goals``, ``contention``, ``fast``, ``pace``,
-``{{ parts("fast-parts") }}`` and ``{{ classifier() }}``. Arguments are Python literals. An
-unknown name or a wrong argument fails the build.
+``calibration``, ``confusions``, ``tuning``, ``provenance``, ``compared`` and
+``{{ best_epoch("notes") }}``; on pages of their own, ``{{ speed() }}``, ``goals``,
+``contention``, ``fast``, ``pace``, ``{{ parts("fast-parts") }}`` and ``{{ classifier() }}``.
+Arguments are Python literals. An unknown name or a wrong argument fails the build.
 """
 
 import ast
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import records
 import results_page
 import torch
 from classifier import classifier
@@ -44,7 +45,7 @@ def accuracy(results: Results, recipe: str) -> str:
     group = results.published(recipe)
     if group is None:
         return PENDING
-    written = percent(*group.spread(lambda run: run.metrics.accuracy))
+    written = percent(*group.spread(records.accuracy))
     return f"<span>{written}</span>{results.mark(group.ids)}"
 
 
@@ -60,6 +61,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
         results_page.per_class,
         results_page.calibration,
         results_page.confusions,
+        results_page.best_epoch,
         results_page.tuning,
         results_page.provenance,
         results_page.compared,

@@ -53,6 +53,7 @@ PAGES = ("tests/test_docs.py",)
 OPTIMIZER = "tests/test_optimizer.py"
 EVIDENCE = ("tests/test_evidence.py",)
 HOOKS = ("tests/test_hooks.py",)
+PROSE = ("tests/test_prose.py",)
 ANALYSIS = "tests/test_analysis.py"
 RUN = "results/runs/notes-cpu-*.json"
 SHIPPED = f"results/runs/{weights_record(WEIGHTS)}.json"
@@ -411,15 +412,15 @@ MUTATIONS = (
     Mutation(
         "a goal judged by another figure",
         "hooks/speed.py",
-        '速度是常见写法的", speedups',
-        '速度是常见写法的", augmentation_share',
+        '相对常见写法的速度",\n            speedups,',
+        '相对常见写法的速度",\n            augmentation_share,',
         HOOKS,
     ),
     Mutation(
         "a claim judged by another arm",
         "hooks/claims.py",
-        '("no-erasing",), ()',
-        '("no-crop-and-flip",), ()',
+        '("no-erasing",),',
+        '("no-crop-and-flip",),',
         EVIDENCE,
     ),
     Mutation(
@@ -437,6 +438,89 @@ MUTATIONS = (
         EVIDENCE,
     ),
     Mutation("spread ignored", "hooks/comparisons.py", "> a[1] + b[1]", "> 0", EVIDENCE),
+    Mutation(
+        "curves upside down",
+        "hooks/charts.py",
+        "y.place(b, bottom, _TOP)",
+        "y.place(b, _TOP, bottom)",
+        HOOKS,
+    ),
+    Mutation(
+        "bars flattered",
+        "hooks/charts.py",
+        "* value / highest",
+        "* (value / highest) ** 0.2",
+        HOOKS,
+    ),
+    Mutation(
+        "a looser verdict",
+        "hooks/analyses.py",
+        "median(trained) < 0.5",
+        "median(trained) < 5",
+        EVIDENCE,
+    ),
+    Mutation(
+        "columns of a table swapped",
+        "hooks/analyses.py",
+        "zip(_parts(record), fresh, trained, strict=True)",
+        "zip(_parts(record), trained, fresh, strict=True)",
+        EVIDENCE,
+    ),
+    Mutation(
+        "careful for overconfident", "hooks/results_page.py", "leaning > 0", "leaning < 0", EVIDENCE
+    ),
+    Mutation(
+        "layers of the other network",
+        "hooks/layers.py",
+        '("原版", "修改版")',
+        '("修改版", "原版")',
+        HOOKS,
+    ),
+    Mutation("a picture by hand", "docs/model.md", "# 模型改造", "# 模型改造\n\n![](a.png)", PAGES),
+    Mutation(
+        "code in a quotation",
+        "docs/model.md",
+        "# 模型改造",
+        "# 模型改造\n\n> ```python\n> 1 / 0\n> ```",
+        PAGES,
+    ),
+    Mutation(
+        "a command that does not exist",
+        "docs/reproduce.md",
+        "train fast-cpu --out",
+        "train fast-gpu --out",
+        PAGES,
+    ),
+    Mutation(
+        "a figure in a diagram",
+        "docs/residual-block.md",
+        'C1["卷积 3×3"]',
+        'C1["准确率 95.5%"]',
+        PAGES,
+    ),
+    Mutation("a paper's figure", "hooks/comparisons.py", '"8.75%"', '"8.57%"', PAGES),
+    Mutation(
+        "published untested",
+        ".github/workflows/ci.yml",
+        "needs: [test, mutate]",
+        "needs: mutate",
+        ("tests/test_workflows.py",),
+    ),
+    Mutation(
+        "more seeds than there are, in words",
+        "docs/speed.md",
+        "这里只有五次",
+        "这里只有六次",
+        PROSE,
+    ),
+    Mutation(
+        "words that the records do not bear out",
+        "results/analyses/identity-resnet18.json",
+        "1.9359973602294922",
+        "0.9359973602294922",
+        PROSE,
+        sign=True,
+    ),
 )
 
 

@@ -122,7 +122,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "disc" in printed, "the stand-in's classes are not CIFAR-10's"
     assert "airplane" not in printed
     assert cli.main(["evaluate", weights, "--data", "synthetic", "--network", "resnet20"]) == 2
-    assert "names or shapes differ, first 0.weight; is it of another" in capsys.readouterr().err
+    assert "names or shapes differ, first 0.weight; choose the net" in capsys.readouterr().err
 
     picture = tmp_path / "picture.png"
     Image.new("RGB", (40, 50), "blue").save(picture)
@@ -133,6 +133,8 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert answer["probabilities"][answer["class"]] == max(answer["probabilities"].values())
     assert cli.main(["predict", "--weights", weights, str(picture)]) == 0
     assert capsys.readouterr().out.startswith(f"{picture}: ")
+    assert cli.main(["predict", "--network", "resnet20", str(picture)]) == 2
+    assert "were trained in (--network)" in capsys.readouterr().err
 
     assert cli.main(["evaluate", weights, "--data", "synthetic", "--val"]) == 2
     assert "were trained on all training images; leave out --val" in capsys.readouterr().err

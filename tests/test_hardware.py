@@ -1,6 +1,7 @@
 import os
 import platform
 import resource
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +9,15 @@ import torch
 
 from cifar_resnet import hardware
 from cifar_resnet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def threads_kept() -> Iterator[None]:
+    """Whatever a test chooses is for that test alone."""
+    before = torch.get_num_threads(), hardware._given, hardware._taken
+    yield
+    torch.set_num_threads(before[0])
+    hardware._given, hardware._taken = before[1:]
 
 
 def test_what_is_given_is_kept() -> None:
@@ -113,7 +123,31 @@ def test_threads_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     found = hardware.detect("cpu", compile=False, threads=2)
     assert found.threads == 2
     hardware.spare_busy_cores(found)
+
+
+def test_fewer_threads_are_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a busy moment nor a wish of an earlier call holds for later ones."""
+    free = iter([1, 2, 2, 2, 4, 1])
+    monkeypatch.setattr(hardware, "free_cores", lambda: next(free))
+    monkeypatch.setattr(hardware.os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+
+    def threads(**asked: int) -> int:
+        found = hardware.detect("cpu", compile=False, **asked).threads
+        assert torch.get_num_threads() == found
+        return found
+
+    assert (threads(), threads()) == (1, 2)
+    assert (threads(threads=1), threads()) == (1, 2)
+    assert (threads(threads=3), threads()) == (3, 2)
+    torch.set_num_threads(4)  # what the program itself chooses holds
+    assert threads() == 4
     torch.set_num_threads(1)
+    assert threads() == 1
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert (threads(threads=1), threads()) == (1, 2)
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

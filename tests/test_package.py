@@ -1,6 +1,7 @@
 """The package as a whole: what it exports, what imports what, how quickly."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ PACKAGE = Path(cifar_resnet.__file__).parent
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(cifar_resnet, name) is not None
     assert name in dir(cifar_resnet)
+
+
+def test_public_names_are_listed_alike_for_people_and_type_checkers() -> None:
+    assert [*cifar_resnet._WHERE, "__version__"] == cifar_resnet.__all__
+    lines = (PACKAGE / "__init__.py").read_text()
+    for name, module in cifar_resnet._WHERE.items():
+        assert re.search(rf"^    from cifar_resnet\.{module} import .*\b{name}\b", lines, re.M)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

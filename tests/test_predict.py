@@ -12,6 +12,7 @@ from cifar_resnet.checkpoint import save_weights, weights_record
 from cifar_resnet.data import CLASSES, load
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import evaluate, predict_logits
+from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
 from cifar_resnet.record import read_record
@@ -125,6 +126,11 @@ def test_models_without_parameters_and_exported_ones_classify() -> None:
     model = build("resnet20").eval()
     exported = torch.export.export(model, (torch.zeros(2, 3, 32, 32),)).module()
     torch.testing.assert_close(classify(exported, images), classify(model, images))
+
+
+def test_any_number_of_classes_is_classified() -> None:
+    images = load("synthetic").eval_images[:2]
+    assert classify(get_cifar_resnet(num_classes=5), images).shape == (2, 5)
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from cifar_resnet import cli, experiments, queue
 from cifar_resnet.checkpoint import save_checkpoint
 from cifar_resnet.experiments import Arm, Experiment, Job, finished
 from cifar_resnet.files import sole_user
-from cifar_resnet.queue import run
+from cifar_resnet.queue import parse_budget, run
 from cifar_resnet.record import Record, read_record, write_record
 from tests.site_build import invented
 
@@ -197,8 +198,27 @@ def test_a_run_that_cannot_end_in_time_is_not_started(
 ) -> None:
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
     timed, known = replace(JOB, timed=True), replace(RECORD, recipe=JOB.recipe, **times)
-    run([timed], tmp_path, options=OPTIONS, published=[known], budget=60, grace=0)
-    assert capsys.readouterr().out == f"left out  {JOB.folder}: it takes 10 minutes\n"
+    for budget in (60, 650):  # getting ready takes time, too
+        run([timed], tmp_path, options=OPTIONS, published=[known], budget=budget, grace=0)
+        assert capsys.readouterr().out == f"left out  {JOB.folder}: it takes 12 minutes in all\n"
+
+
+@pytest.mark.parametrize(("budget", "together"), [(parse_budget("8.5m"), 5), (math.inf, 8)])
+def test_seeds_share_a_process_as_the_budget_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float, together: int
+) -> None:
+    given, _ = pretend(monkeypatch, RECORD)
+    times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:10+00:00"}
+    known = replace(RECORD, recipe=JOB.recipe, **times)
+    eight = [replace(JOB, seed=seed, device="cuda", timed=True) for seed in range(8)]
+    shares: list[int] = []
+    start = queue._start
+    monkeypatch.setattr(
+        queue, "_start", lambda jobs, *rest: shares.append(len(jobs)) or start(jobs, *rest)
+    )
+    run(eight, tmp_path, options=[], published=[known], budget=budget)
+    assert shares[0] == together
+    assert len(given) == len(shares)
 
 
 def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
@@ -255,6 +275,32 @@ def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(
         assert run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS, budget=3, grace=0) == []
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_all_that_hear_no_interrupt_are_waited_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print(flush=1); time.sleep(60)"
+    deaf = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in "abc"]
+    for process in deaf:
+        assert process.stdout
+        process.stdout.readline()
+    patience: list[float] = []
+    for process in deaf:
+        wait = process.wait
+
+        def note(seconds: float | None = None, wait: Callable[..., int] = wait) -> int:
+            patience.append(seconds or 0.0)
+            return wait(seconds)
+
+        monkeypatch.setattr(process, "wait", note)
+    monkeypatch.setattr(queue, "_PATIENCE", 0.5)
+    queue._pause({(replace(JOB, seed=i),): process for i, process in enumerate(deaf)}, tmp_path)
+    assert sum(patience) <= 0.5
+    for process in deaf:
+        assert process.returncode == -signal.SIGKILL
+        assert process.stdout
+        process.stdout.close()
 
 
 def test_status_counts_and_run_skips_what_is_finished(
@@ -408,7 +454,7 @@ def test_seeds_on_a_gpu_share_a_process(
     said.clear()
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
     known = replace(RECORD, recipe=timed[0].recipe, **times)
-    run(timed[::2], tmp_path / "short", options=[], published=[known], budget=1300, grace=0)
+    run(timed[::2], tmp_path / "short", options=[], published=[known], budget=1400, grace=0)
     assert said[0][:3] == ["smoke", "0", "1"], "no more than can end in time"
 
     said.clear()

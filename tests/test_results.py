@@ -26,10 +26,10 @@ from cifar_resnet.recipe import RECIPES, Recipe, get_recipe
 from cifar_resnet.record import Record, checksum, read, write_record
 from cifar_resnet.results import add, check
 from cifar_resnet.run import fit
-from cifar_resnet.software import Software, source_at
+from cifar_resnet.software import Software, git, source_at
 from tests.site_build import MD5, ROOT, invented, invented_bench
 
-BESIDE = {"threads": [1] * 5, **{way: [2.0] * 5 for way in ("single", "insisting", "yielding")}}
+BESIDE = {"threads": [1] * 5, **{way: [2.0] * 5 for way in ("single", "oversubscribed", "adapted")}}
 RECIPE = get_recipe("smoke", network="resnet20", epochs=1, batch_size=16, warmup_epochs=0.0)
 
 Problems = Callable[..., str]
@@ -37,7 +37,7 @@ Problems = Callable[..., str]
 
 def committed(software: Software) -> Software:
     """What a clean checkout of the present commit would say of itself."""
-    commit = software.commit or "0" * 40
+    commit = (git("rev-parse", "HEAD") or b"0" * 40).decode().strip()
     source = source_at(commit) or software.source_sha256
     return replace(software, commit=commit, clean=True, source_sha256=source)
 
@@ -128,14 +128,29 @@ def test_a_run_that_git_did_not_know_gets_the_commit_of_its_code(
 ) -> None:
     ran = json.loads(copy.read_text())["software"]
     rewrite(copy, software=said)
-    commits = {ran["source_sha256"]: "c" * 40} if known else {}
+    commits = {ran["source_sha256"]: ran["commit"]} if known else {}
     monkeypatch.setattr(results, "commit_of", commits.get)
     if known:
         published = results.read_record(add(tmp_path, tmp_path / "results"))
-        assert (published.software.commit, published.software.clean) == ("c" * 40, True)
+        assert (published.software.commit, published.software.clean) == (ran["commit"], True)
     else:
         with pytest.raises(InputError, match="not committed"):
             add(tmp_path, tmp_path / "results")
+
+
+@pytest.mark.skipif(source_at("HEAD") is None, reason="needs the project's git history")
+def test_what_the_check_would_reject_is_not_published(copy: Path, tmp_path: Path) -> None:
+    """Such as of a new module that git was not told of: the checkout is clean all the same."""
+    ran = json.loads(copy.read_text())["software"]
+    rewrite(copy, software={"source_sha256": "f" * 64})
+    with pytest.raises(InputError, match="holds other code than ran"):
+        add(tmp_path, tmp_path / "results")
+    (first,) = subprocess.check_output(
+        ["git", "rev-list", "--max-parents=0", "HEAD"], cwd=ROOT, text=True
+    ).split()
+    rewrite(copy, software={"commit": first, "source_sha256": ran["source_sha256"]})
+    published = results.read_record(add(tmp_path, tmp_path / "results"))
+    assert source_at(published.software.commit or "") == ran["source_sha256"], "found instead"
 
 
 def test_runs_in_different_arithmetic_are_not_compared() -> None:
@@ -450,7 +465,7 @@ def test_an_edited_analysis_is_noticed(analysed: Path, problems: Problems) -> No
         (None, {"flops": 1}, "flops is not what resnet18 needs"),
         (None, {"ours": [100.0]}, "rounds must be equally many"),
         (None, {"contention": {**BESIDE, "single": [1.0]}}, "rounds must be equally many"),
-        (None, {"contention": {**BESIDE, "yielding": [0.0] * 5}}, "every rate positive"),
+        (None, {"contention": {**BESIDE, "adapted": [0.0] * 5}}, "every rate positive"),
     ],
 )
 def test_a_benchmark_that_does_not_hold_is_noticed(
@@ -489,13 +504,33 @@ def test_a_benchmark_of_other_measuring_code_is_noticed(monkeypatch: pytest.Monk
         ("bench", "2 * size**3", "size**3", ["bench.bench"]),
         ("train", "_TOGETHER = 8192", "_TOGETHER: int = 128", ["train._TOGETHER"]),
         ("augment", "STD = (0.2470,", "STD = (0.2023,", ["augment.STD"]),
-        ("contention", "while True: pass", "pass", ["contention.busy_core"]),
+        ("contention", "while os.getppid() ==", "while 0 ==", ["contention.busy_core"]),
         ("hardware", "_LOOK / 2", "_LOOK / 3", ["hardware.free_cores"]),
     ):
         monkeypatch.setattr(audit, "git", partial(git, module, old, new))
         assert audit.measured_otherwise(record) == changed
         if changed[:1] in (["contention.busy_core"], ["hardware.free_cores"]):
             assert audit.measured_otherwise(replace(record, contention=None)) == []
+
+
+def test_docstrings_within_do_not_measure() -> None:
+    code = b'class A:\n """A."""\n def f(self):\n  """F."""\n  def g():\n   """G."""\n'
+    found = audit._definitions(code)
+    assert found == audit._definitions(code.replace(b"F.", b"f").replace(b"G.", b"g"))
+    assert found == audit._definitions(code.replace(b'  """F."""\n', b""))
+    assert found != audit._definitions(code.replace(b"self", b"me"))
+
+
+def test_a_benchmark_is_repeated_with_the_threads_that_were_asked_for() -> None:
+    """Nobody asked for those it chose itself, which are part of what is measured."""
+    used = replace(invented_bench("resnet20").hardware, device="cpu", threads=2, precision="bf16")
+    chosen, asked, gpu = (
+        results._hardware_options(replace(used, **change))
+        for change in ({"yielding": True}, {"yielding": False}, {"device": "cuda"})
+    )
+    assert chosen == " --device cpu --precision bf16"
+    assert asked == " --device cpu --threads 2 --precision bf16"
+    assert gpu == " --device cuda --precision bf16"
 
 
 def test_all_that_measures_is_there() -> None:

@@ -102,6 +102,23 @@ def test_what_is_reported_is_measured_in_float32(
     assert run.record.flip_averaged_accuracy == float(right)
 
 
+def test_threads_spared_meanwhile_are_there_again(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[int] = []
+    display = Silent()
+    monkeypatch.setattr(display, "epoch", lambda _: during.append(torch.get_num_threads()))
+    monkeypatch.setattr("cifar_resnet.hardware.free_cores", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        busy = replace(cpu, threads=2, yielding=True)
+        fit(RECIPE, synthetic, busy, out=tmp_path, display=display)
+        assert (during, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_unknown_precision_does_not_pass_for_float32(
     synthetic: Dataset, cpu: Hardware, tmp_path: Path
 ) -> None:

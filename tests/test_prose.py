@@ -1,0 +1,256 @@
+"""What the pages say in words of the published records: a new record may make it untrue.
+
+Each sentence stands here with what it presumes. Where one fails, reread its page.
+"""
+
+import re
+from collections.abc import Callable
+from statistics import mean
+
+import pytest
+from evidence import evidence
+from records import Group, accuracy, read_results
+from speed import goals
+
+from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.predict import WEIGHTS
+from cifar_resnet.record import Epoch, Record
+from tests.site_build import ROOT
+
+RESULTS = read_results(ROOT / "results")
+
+
+def group(name: str) -> Group:
+    found = RESULTS.published(name)
+    assert found
+    return found
+
+
+def flipped(name: str) -> list[float]:
+    return [run.flip_averaged_accuracy or 0.0 for run in group(name).runs]
+
+
+def history() -> tuple[Epoch, ...]:
+    """Of the note's recipe, its first run."""
+    return group("notes").runs[0].history
+
+
+def jumps(epochs: range) -> float:
+    """By how much its test accuracy changes from one epoch to the next, on average."""
+    shares = [epoch.eval_accuracy for epoch in history()]
+    return mean(abs(shares[epoch] - shares[epoch - 1]) for epoch in epochs)
+
+
+def outcomes(claim: str) -> list[bool]:
+    """Of a claim's findings, in order."""
+    return [word == "符合" for word in re.findall("<strong>(符合|不符)<", evidence(RESULTS, claim))]
+
+
+def goal(start: str) -> str:
+    return next(line for line in goals(RESULTS).splitlines() if line.startswith(f"| {start}"))
+
+
+def behind(analysis: str) -> Record:
+    """The run whose weights were analysed."""
+    return next(run for run in RESULTS.runs if run.id == values_of(analysis)[1])
+
+
+def values_of(analysis: str) -> tuple[dict[str, tuple[float, ...]], str]:
+    record = RESULTS.analyses[analysis]
+    return record.values, record.weights_record
+
+
+def alike(run: Record) -> list[float]:
+    """Accuracies of the runs that differ from one in their seeds alone."""
+    return [accuracy(other) for other in RESULTS.runs if other.recipe == run.recipe]
+
+
+def lost(analysis: str) -> list[float]:
+    """Accuracy that is lost without each block."""
+    values, _ = values_of(analysis)
+    return [values["accuracy"][0] - without for without in values["accuracy without"]]
+
+
+def ratios(analysis: str) -> list[tuple[float, float]]:
+    """Of each block, fresh and trained."""
+    values, _ = values_of(analysis)
+    return list(zip(values["fresh"], values["trained"], strict=True))
+
+
+def more_right_with_the_notes_erasing() -> float:
+    """Of 5,000 held-out images, on average of single views and flip averages."""
+
+    def right(erasing_probability: float) -> float:
+        (run,) = (
+            run
+            for run in RESULTS.tuning
+            if (run.recipe.name, run.recipe.network) == ("fast", "resnet18")
+            and run.recipe.learning_rate == group("fast").recipe.learning_rate
+            and run.recipe.augmentation.erasing_probability == erasing_probability
+        )
+        return 5000 * mean((accuracy(run), run.flip_averaged_accuracy or 0.0))
+
+    return right(0.5) - right(1.0)
+
+
+def nearly_all_between(low: float, high: float) -> bool:
+    """Whether most test images of `notes` have such a confidence."""
+    (run, *_) = group("notes").runs
+    bins = run.metrics.calibration
+    count = sum(n for n, confidence, _ in bins if n and low <= confidence < high)
+    return count > 0.8 * sum(n for n, *_ in bins)
+
+
+SECOND = (3, 5, 7)  # ResNet-18's second blocks of the second to fourth stage
+OTHERS = (0, 1, 2, 4, 6)
+
+PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
+    (
+        "index.md",
+        "是配方 `notes` 用种子 0 训练 200 轮得到的",
+        lambda: (
+            weights_record(WEIGHTS) == group("notes").runs[0].id
+            and (group("notes").runs[0].seed, group("notes").recipe.epochs) == (0, 200)
+        ),
+    ),
+    ("results.md", "`notes` 还只有一个种子", lambda: len(group("notes").runs) == 1),
+    ("speed.md", "`notes` 还只有一个种子，分不出高下", lambda: len(group("notes").runs) == 1),
+    (
+        "speed.md",
+        "它的“翻转平均”反而高过 `fast` 的每一次",
+        lambda: (
+            min(flipped("notes")) > max(flipped("fast"))
+            and mean(map(accuracy, group("notes").runs)) < mean(map(accuracy, group("fast").runs))
+        ),
+    ),
+    (
+        "speed.md",
+        "`notes` 训练 200 轮，用时是 `fast` 的好几倍",
+        lambda: group("notes").runs[0].train_seconds > 3 * group("fast").runs[0].train_seconds,
+    ),
+    (
+        "speed.md",
+        "现在准确率和用时都达到了，用时的余量很小",
+        lambda: (
+            "| 达到 |" in goal("`fast`，90 轮")
+            and 54 < float(re.findall(r"([\d.]+) 秒（", goal("`fast`，90 轮"))[0]) < 60
+        ),
+    ),
+    (
+        "speed.md",
+        "比这三次都高，翻转平均也比他的均值高",
+        lambda: (
+            mean(map(accuracy, group("fast").runs)) > 0.9555 and mean(flipped("fast")) > 0.95875
+        ),
+    ),
+    ("speed.md", "这里只有五次", lambda: len(group("fast").runs) == 5),
+    (
+        "results.md",
+        "前半程学习率大，测试准确率一轮之间常跳几个百分点；学习率降下来，跳动变小",
+        lambda: jumps(range(1, 100)) > 0.015 and jumps(range(150, 200)) < 0.005,
+    ),
+    (
+        "results.md",
+        "前一百多轮里常低于测试准确率，到后来才一直高过它",
+        lambda: 100 < max(e.epoch for e in history() if e.train_accuracy < e.eval_accuracy) < 190,
+    ),
+    (
+        "results.md",
+        "训练损失最后停在离[标签平滑的下限](training.md#label-smoothing)不远处",
+        lambda: 0.5 < history()[-1].train_loss < 0.56,
+    ),
+    (
+        "results.md",
+        "照 `notes` 的多对了几张，不到 8 张",
+        lambda: 1 < more_right_with_the_notes_erasing() < 8,
+    ),
+    ("training.md", "步子一样大时，两者分不出高下", lambda: outcomes("momentum") == [True, False]),
+    (
+        "training.md",
+        "`notes` 训练到第 200 轮，连增强过的训练图也几乎全部判对",
+        lambda: history()[-1].train_accuracy > 0.98,
+    ),
+    (
+        "training.md",
+        "`notes` 训练了 200 轮，绝大多数测试图的置信度都在这一档",
+        lambda: nearly_all_between(0.88, 0.94),
+    ),
+    ("model.md", "预算这样小的时候，原版反而准得多", lambda: outcomes("operations") == [False]),
+    (
+        "residual-block.md",
+        "训练之后每一块的 $F(x)$ 都比 $x$ 还大",
+        lambda: all(trained > 1 for _, trained in ratios("identity-resnet18")),
+    ),
+    (
+        "residual-block.md",
+        "浅处的块都变小了，深处的块都变大了",
+        lambda: (
+            (smaller := [trained < fresh for fresh, trained in ratios("identity-resnet56")])
+            == sorted(smaller, reverse=True)
+            and 9 <= sum(smaller) <= 18
+        ),
+    ),
+    (
+        "residual-block.md",
+        "取的是测试准确率最高的一次",
+        lambda: accuracy(behind("identity-resnet56")) == max(alike(behind("identity-resnet56"))),
+    ),
+    (
+        "residual-block.md",
+        "ResNet-56 用的仍是三次里测试准确率最高的那一次",
+        lambda: (
+            behind("lesion-resnet56") == behind("identity-resnet56")
+            and len(alike(behind("lesion-resnet56"))) == 3
+        ),
+    ),
+    (
+        "residual-block.md",
+        "朴素 20 层用的是种子 0，恰好是三次里最低的一次",
+        lambda: (
+            behind("lesion-plain20").seed == 0
+            and accuracy(behind("lesion-plain20")) == min(alike(behind("lesion-plain20")))
+            and len(alike(behind("lesion-plain20"))) == 3
+        ),
+    ),
+    (
+        "residual-block.md",
+        "ResNet-18 不符：换阶段的三块和第一阶段的两块，去掉任何一块准确率都一落千丈",
+        lambda: (
+            outcomes("lesion") == [False, True, True]
+            and min(lost("lesion-resnet18")[block] for block in OTHERS) > 0.4
+        ),
+    ),
+    (
+        "residual-block.md",
+        "去掉之后准确率只低几个百分点，远没有垮掉，但错误率最多的也翻了一倍多",
+        lambda: (
+            max(lost("lesion-resnet18")[block] for block in SECOND) < 0.07
+            and max(lost("lesion-resnet18")[block] for block in SECOND)
+            > 1 - values_of("lesion-resnet18")[0]["accuracy"][0]
+        ),
+    ),
+    (
+        "residual-block.md",
+        "ResNet-56 里掉得最多的，是第一块和第二次换阶段的那一块",
+        lambda: sorted(range(27), key=lambda b: -lost("lesion-resnet56")[b])[:2] == [0, 18],
+    ),
+    (
+        "residual-block.md",
+        "比值全网最大，去掉之后准确率却掉得不多，损失则升到接近均匀猜测的",
+        lambda: (
+            max(ratios("identity-resnet18"), key=lambda r: r[1]) == ratios("identity-resnet18")[-1]
+            and lost("lesion-resnet18")[-1] < 0.03
+            and 1.9 < values_of("lesion-resnet18")[0]["loss without"][-1] < 2.4
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "presumed"), PRESUMED, ids=[sentence for _, sentence, _ in PRESUMED]
+)
+def test_what_is_said_in_words_holds(
+    page: str, sentence: str, presumed: Callable[[], bool]
+) -> None:
+    assert sentence in (ROOT / "docs" / page).read_text(), f"{page} says it otherwise now"
+    assert presumed(), f"a record has made it untrue; rewrite it in {page}"
