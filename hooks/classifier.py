@@ -53,9 +53,11 @@ def classifier(results: Results) -> str:
         f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载；{origin}"
         f"在测试集上的准确率是 {accuracy}{source}。\n\n"
         f'<div class="classifier" data-classes="{escape(json.dumps(CLASSES))}">'
+        "<noscript><p>这一页要用 JavaScript 运行模型；请在浏览器设置里启用它，再重新打开。"
+        "</p></noscript>"
         '<p><label class="md-button">选一张图片'
         '<input type="file" accept="image/*" autocomplete="off" data-part="file"></label>'
-        " 或拖到这里，或直接粘贴。</p>"
+        " 或拖进这一页，或直接粘贴。</p>"
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
         '<ol data-part="result"></ol></div></div>'

@@ -11,14 +11,15 @@ draws in black takes the page's own colour, light or dark. Behind each is a tabl
 Other pages get the buttons to download and to run a notebook where they first speak of it.
 
 An executed notebook is kept in ``.cache`` under a key of everything it depends on: its own
-text, the template, the whole package and the libraries' versions.
+text, the template, the hooks that show it, the whole package, and all that is installed.
 """
 
 import hashlib
 import html
 import os
 import re
-from importlib.metadata import version
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -30,8 +31,7 @@ import cifar_resnet
 from cifar_resnet.files import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parent / "notebook_templates"
-_LIBRARIES = ("ipykernel", "matplotlib", "mkdocs-jupyter", "nbconvert", "numpy", "torch")
-
+_INSTALLED = sorted({f"{each.name} {each.version}" for each in distributions()})
 
 _KERNEL = """
 c.InlineBackend.figure_formats = {"svg"}
@@ -117,8 +117,8 @@ def _buttons(href: str, path: str, config: MkDocsConfig) -> str:
 def _key(page: Page) -> str:
     package = Path(cifar_resnet.__file__).parent
     sources = [Path(page.file.abs_src_path or ""), *TEMPLATES.rglob("*"), *package.rglob("*")]
-    sources.append(Path(__file__).with_name("notebook_tables.py"))
-    digest = hashlib.sha256(" ".join([_KERNEL, *map(version, _LIBRARIES)]).encode())
+    sources += [Path(__file__), Path(__file__).with_name("notebook_tables.py")]
+    digest = hashlib.sha256("\n".join([sys.version, *_INSTALLED]).encode())
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -11,15 +11,26 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import torch
-from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from PIL import ExifTags, Image
+from playwright.sync_api import (
+    Browser,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+    sync_playwright,
+)
+from torch import Tensor, nn
 from wording import CLASSES
 
-from cifar_resnet.predict import classify, load_pretrained, read_image
+from cifar_resnet.augment import normalize
+from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
 from tests.site_build import ROOT, build, invented, small, tree
@@ -42,6 +53,11 @@ CUT_HEADINGS = """[...document.querySelectorAll("article :is(h2, h3, h4, h5)")].
     if (sign) text.setEndBefore(sign);
     return text.getBoundingClientRect().right > e.getBoundingClientRect().right + 1;
 }).map((e) => e.innerText)"""
+# What scripts add, they have added, and the fonts that the page uses are there.
+SETTLED = """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
+    () => document.fonts.ready.then(() => done())
+)))"""
+TIMEOUT = 120_000  # milliseconds: the machine may be busy
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -94,6 +110,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("REQUIRE_BROWSER") == "1":
             pytest.fail("REQUIRE_BROWSER=1, but there is no chromium on PATH")
         pytest.skip("needs a browser: install Debian's package chromium")
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield launched
@@ -112,13 +129,14 @@ def open_page(browser: Browser, address: str) -> Iterator["functools.partial[Pag
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(120_000)  # the machine may be busy
+        page.set_default_timeout(TIMEOUT)
         page.on("console", lambda m: m.type == "error" and problems.append(m.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda r: _failed(r) and problems.append(f"failed: {r.url}"))
         page.on("response", lambda r: r.status >= 400 and problems.append(f"{r.status}: {r.url}"))
         page.on("request", lambda r: _foreign(r.url) and problems.append(f"foreign: {r.url}"))
-        page.goto(address + path, wait_until="networkidle")
+        page.goto(address + path)
+        page.evaluate(SETTLED)
         return page
 
     yield opened
@@ -252,7 +270,7 @@ def test_the_keyboard_reaches_everything(open_page, name: str) -> None:
 
 def test_code_can_be_copied(open_page) -> None:
     page = open_page("model/")
-    assert page.locator("article .md-code__button[data-md-type=copy]").count() > 0
+    expect(page.locator("article .md-code__button[data-md-type=copy]")).not_to_have_count(0)
 
 
 QUERIES = {
@@ -315,12 +333,12 @@ def test_search_understands_chinese(open_page) -> None:
 def test_first_view_is_light(browser: Browser, address: str, name: str) -> None:
     """Bytes of all that a first visit loads, compressed as a server would."""
     page = browser.new_page()
-    loaded: list[bytes] = []
-    page.on("response", lambda response: loaded.append(response.body()))
+    loaded: list[Response] = []
+    page.on("response", lambda response: loaded.append(response))
     page.goto(address + _path(name), wait_until="networkidle")
-    page.close()
     # Fonts and pictures hardly shrink, so that this is close to what they weigh anyway.
-    weight = sum(len(gzip.compress(body)) for body in loaded)
+    weight = sum(len(gzip.compress(response.body())) for response in loaded)
+    page.close()
     limit = 500 if name.startswith("notebooks/") else 350
     assert weight < limit * 1000
 
@@ -344,8 +362,53 @@ def test_charts_speak(open_page) -> None:
             assert len(drawing.get_attribute("aria-label") or "") > 10
 
 
+def choose(page: Page, picture: Path) -> None:
+    """Choose a picture as a reader does, the same one again too."""
+    with page.expect_file_chooser() as chooser:
+        page.locator(".classifier label").click()
+    chooser.value.set_files(picture)
+
+
+def drag(page: Page, target: str, what: dict[str, Any]) -> None:
+    """Drop something from elsewhere; by default the browser leaves the page for a picture."""
+    session, place = page.context.new_cdp_session(page), page.locator(target).bounding_box()
+    assert place is not None
+    event = {
+        "x": place["x"] + place["width"] / 2,
+        "y": place["y"] + place["height"] / 2,
+        "data": {"items": [], "dragOperationsMask": 1} | what,
+    }
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", event | {"type": kind})
+
+
+def drawings(model: nn.Module, image: Tensor) -> Tensor:
+    """What the network sees, and in colour what speaks for its answer, cell by cell."""
+    features = nn.Sequential(*list(model.children())[:-2])(normalize(image[None]))[0]
+    weight = model.get_parameter("fc.weight")[classify(model, image[None]).argmax()]
+    cells = (weight[:, None, None] * features).sum(0)
+    row, column = divmod(int(cells.argmax()), 4)
+    assert row != column, "or the map could be transposed"
+    share = 0.6 * (cells - cells.min()) / (cells.max() - cells.min())
+    share = share.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    colour = torch.tensor([230, 90, 0])[:, None, None]
+    return torch.stack([image, (1 - share) * image + share * colour])
+
+
+PIXELS = "all => all.map((e) => [...e.getContext('2d').getImageData(0, 0, 32, 32).data])"
+CANVASES = """() => {
+    const make = document.createElement.bind(document);
+    window.canvases = [];
+    document.createElement = (...all) => {
+        const made = make(...all);
+        if (all[0] === "canvas") canvases.push(made);
+        return made;
+    };
+}"""
+
+
+@torch.no_grad()
 def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
     waves = torch.arange(300)[:, None] * torch.tensor([0.04, 0.05, 0.07])
     rows, columns = waves[:200, None].sin(), waves[None, :].cos()
     pixels = ((rows + columns + 2) * 63).round().to(torch.uint8)
@@ -354,67 +417,177 @@ def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> N
     alpha.paste(255, (60, 40, 220, 180))
     cut_out = whole.copy()
     cut_out.putalpha(alpha)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # as a phone held upright writes it
 
+    paths = [tmp_path / name for name in ("whole.png", "cut-out.png", "large.png", "turned.jpg")]
+    whole.save(paths[0])
+    cut_out.save(paths[1])
+    whole.resize((4200, 4100)).save(paths[2], compress_level=1)
+    whole.save(paths[3], exif=exif, quality=100, subsampling=0)
+    whole.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    lying, turned, upright = (
+        read_image(path).float() for path in (paths[0], paths[3], tmp_path / "upright.png")
+    )
+    assert (turned - upright).abs().max() < 5
+    assert (turned - lying).abs().max() > 50
+
+    model = load_pretrained()
     page = open_page("classify/")
-    assert "safetensors" not in str(page.evaluate("performance.getEntries().map(e => e.name)"))
-    for image in (whole, cut_out):
-        image.save(picture)
-        (expected,) = classify(load_pretrained(), read_image(picture)[None]).tolist()
-        page.reload()
-        page.locator(".classifier input").set_input_files(picture)
-        page.wait_for_selector(".classifier li")
+    page.evaluate(CANVASES)
+    for path in paths:
+        image = read_image(path)
+        (expected,) = classify(model, image[None]).tolist()
+        choose(page, path)
+        expect(page.locator("[data-part=answer]")).to_be_visible()
         shown = page.locator(".classifier li").evaluate_all(
             "all => all.map(row => [row.innerText.split(' ')[0], Number(row.dataset.probability)])"
         )
         assert dict(shown) == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=0.001)
         assert [share for _, share in shown] == sorted((s for _, s in shown), reverse=True)
-    page.locator(".classifier input").dispatch_event("click")
-    assert page.locator(".classifier input").input_value() == "", "it can be chosen once more"
+        drawn = torch.tensor(page.locator(".classifier canvas").evaluate_all(PIXELS))
+        drawn = drawn.reshape(2, 32, 32, 4)[..., :3].permute(0, 3, 1, 2)
+        assert (drawn - drawings(model, image)).abs().max() <= 2
+    areas = page.evaluate("canvases.map((each) => each.width * each.height)")
+    assert len(areas) == len(paths)
+    assert max(areas) <= 16_777_216, "Safari has no larger canvas"
 
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    page.locator(".classifier input").set_input_files(text)
+    choose(page, text)
     expect(page.locator("[data-part=status]")).to_contain_text("不是浏览器认得的图片")
     expect(page.locator("[data-part=answer]")).to_be_hidden()
+
+
+# What is read next waits, decoded already, for `release()`.
+HOLD = """() => {
+    const decode = createImageBitmap;
+    window.createImageBitmap = async (...all) => {
+        window.createImageBitmap = decode;
+        const bitmap = await decode(...all);
+        await new Promise((go) => { window.release = go; });
+        return bitmap;
+    };
+}"""
+SHOWN = """() => {
+    const result = document.querySelector("[data-part=result]");
+    window.shown = [];
+    new MutationObserver(() => shown.push(result.innerText)).observe(result, { childList: true });
+}"""
 
 
 def test_the_classifier_answers_the_last_picture(
     browser: Browser, address: str, tmp_path: Path
 ) -> None:
-    """Chosen before the script was there, after a broken download, or right after a larger one."""
-    small, large = tmp_path / "small.png", tmp_path / "large.png"
-    Image.linear_gradient("L").save(small)
-    Image.radial_gradient("L").resize((6000, 4000)).save(large)
-    page, held = browser.new_page(), []
-    page.set_default_timeout(120_000)
-    page.route("**/classifier/page.js", lambda route: held.append(route))
-    page.goto(f"{address}classify/", wait_until="commit")
-    field, answer = page.locator(".classifier input"), page.locator("[data-part=answer]")
-    field.set_input_files(small)
-    held[0].continue_()
-    expect(answer).to_be_visible()
-    first = answer.inner_text()
+    """Chosen before the script was there, while another is computed, or while another is read."""
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    Image.linear_gradient("L").save(first)
+    Image.radial_gradient("L").save(second)
+    page = browser.new_page()
+    page.set_default_timeout(TIMEOUT)
+    status, answer = page.locator("[data-part=status]"), page.locator("[data-part=answer]")
 
-    page.unroute("**/classifier/page.js")
-    page.route("**/classifier/worker.js", lambda route: route.abort())
+    def choose_first(route: Route) -> None:
+        choose(page, first)
+        route.continue_()
+
+    page.route("**/classifier/page.js", choose_first, times=1)
+    page.goto(f"{address}classify/")
+    expect(answer).to_be_visible()
+    other = page.locator("[data-part=result]").inner_text()
+
+    def choose_second(route: Route) -> None:
+        choose(page, second)
+        expect(status).to_have_text("正在计算……")
+        route.continue_()
+
+    page.route("**/classifier/*.safetensors", choose_second, times=1)
     page.reload()
-    field.set_input_files(small)
-    expect(page.locator("[data-part=status]")).to_contain_text("程序没有下载成")
-    page.unroute("**/classifier/worker.js")
-    field.set_input_files(large)
+    page.evaluate(SHOWN)
+    choose(page, first)
     expect(answer).to_be_visible()
-    assert answer.inner_text() != first
-    field.set_input_files(large)
-    field.set_input_files(small)
+    (right,) = page.evaluate("shown")
+    assert right != other
+
+    page.evaluate(HOLD)
+    choose(page, first)
+    page.wait_for_function("'release' in window")
+    choose(page, second)
     expect(answer).to_be_visible()
-    page.wait_for_timeout(3000)
-    assert answer.inner_text() == first
+    said = status.inner_text()
+    page.evaluate("release()")
+    assert status.inner_text() == said
+    assert page.evaluate("shown") == [right, right]
+    page.close()
+
+
+def lose(page: Page, url: str, answer: dict[str, Any]) -> None:
+    """The next request for it fails, or gets another answer."""
+
+    def handle(route: Route) -> None:
+        route.fulfill(**answer) if answer else route.abort()
+
+    page.route(url, handle, times=1)
+
+
+def test_the_classifier_tries_a_broken_download_again(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    page, logged = browser.new_page(), []
+    page.set_default_timeout(TIMEOUT)
+    page.on("console", lambda message: logged.append(message.text))
+    page.goto(f"{address}classify/")
+    missing = {"status": 404, "body": "<html>"}
+    for name, answer in (
+        ("worker.js", {}),
+        ("network.js", {}),
+        ("classifier.json", {}),
+        ("classifier.json", missing),
+        ("resnet18.safetensors", {}),
+        ("resnet18.safetensors", missing),
+        ("resnet18.safetensors", {"body": WEIGHTS.read_bytes()[:1_000_000]}),
+    ):
+        lose(page, f"**/classifier/{name}", answer)
+        with page.expect_request(f"**/classifier/{name}"):
+            choose(page, picture)
+        expect(page.locator("[data-part=status]")).to_have_text("下载失败，请检查网络后再选一次。")
+    assert sum(line.startswith("Error: 404 http") for line in logged) == 2
+    choose(page, picture)
+    expect(page.locator("[data-part=answer]")).to_be_visible()
+    page.close()
+
+
+def test_a_picture_may_be_dropped_anywhere(open_page, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    page = open_page("classify/")
+    link = {"mimeType": "text/uri-list", "data": page.url}
+    drag(page, "h1", {"items": [link]})
+    expect(page.locator("[data-part=status]")).to_contain_text("没有交来图片本身")
+    drag(page, "h1", {"files": [str(picture)]})
+    expect(page.locator("[data-part=answer]")).to_be_visible()
+    page.locator("input.md-search__input").click()
+    drag(page, "input.md-search__input", {"items": [{"mimeType": "text/plain", "data": "words"}]})
+    expect(page.locator("input.md-search__input")).to_have_value("words")
+
+
+def test_without_scripts_the_classifier_says_what_it_needs(browser: Browser, address: str) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(f"{address}classify/")
+    expect(page.locator(".classifier noscript p")).to_be_visible()
     page.close()
 
 
 def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
     diagram = "```mermaid\ngraph LR\n    accDescr: 从 A 到 B\n    A --> B\n```"
-    pages = {"index.md": f"# 首页\n\n$x^2$\n\n{diagram}", "other.md": "# 残差块\n\n恒等映射"}
+    pages = {
+        "index.md": f"# 首页\n\n$x^2$\n\n{diagram}",
+        "other.md": "# 残差块\n\n恒等映射",
+        "results.md": "# 结果",
+        "try.md": "---\nclassifier: true\n---\n\n# 试\n\n{{ classifier() }}",
+    }
     folder = small(tmp_path, pages)
     shutil.copytree(ROOT / "docs" / "assets", folder / "docs" / "assets")
     done = build(folder, OFFLINE="true")
@@ -422,7 +595,7 @@ def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
     moved = (tmp_path / "site").rename(tmp_path / "解压 到这里")
     context = browser.new_context()
     page, problems = context.new_page(), []
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(TIMEOUT)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda r: r.url.startswith("http") and problems.append(r.url))
     page.goto((moved / "index.html").as_uri())
@@ -433,5 +606,12 @@ def test_offline_pages_work_from_disk(browser: Browser, tmp_path: Path) -> None:
     expect(page.locator(".md-search-result__link").first).to_be_visible()
     page.locator(".md-search-result__link").first.click()
     page.wait_for_url("**/other.html*")
+
+    page.goto((moved / "try.html").as_uri())
+    expect(page.locator("[data-part=status]")).to_contain_text("从磁盘打开的页面")
+    expect(page.locator(".classifier label")).to_be_hidden()
+    page.evaluate("addEventListener('dragover', (event) => { window.over = event; })")
+    drag(page, "h1", {"files": [str(ROOT / "LICENSE")]})
+    assert page.evaluate("[over.defaultPrevented, over.dataTransfer.dropEffect]") == [True, "none"]
     context.close()
     assert problems == []

@@ -1,6 +1,8 @@
 // The classifier's page: takes a picture, shows what the network sees and what it thinks.
 "use strict";
 {
+  const STRIP = 256; // rows of a picture that are read at once
+  const LOST = "下载失败，请检查网络后再选一次。";
   const folder = new URL(".", document.currentScript.src);
   const box = document.querySelector(".classifier");
   const find = (name) => box.querySelector(`[data-part=${name}]`);
@@ -27,32 +29,37 @@
     worker.postMessage({ number, base: folder.href, picture }, [picture.data.buffer]);
   };
 
-  // Its pixels; what is transparent lies on white.
+  // Its pixels; what is transparent lies on white. In strips, since a canvas in Safari holds fewer
+  // pixels than a phone's camera.
   const read = (bitmap) => {
-    const { width, height } = bitmap;
-    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    const { width, height } = bitmap, data = new Uint8ClampedArray(4 * width * height);
+    const canvas = Object.assign(document.createElement("canvas"), { width, height: STRIP });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "white";
-    context.fillRect(0, 0, width, height);
-    context.drawImage(bitmap, 0, 0);
+    for (let top = 0; top < height; top += STRIP) {
+      context.fillRect(0, 0, width, STRIP);
+      context.drawImage(bitmap, 0, -top);
+      const strip = context.getImageData(0, 0, width, Math.min(STRIP, height - top));
+      data.set(strip.data, 4 * width * top);
+    }
     bitmap.close();
-    const { data } = context.getImageData(0, 0, width, height);
-    if (data[3] === 0) throw new Error("too large a canvas stays empty");
+    if (data[3] === 0) throw new Error("too wide a canvas stays empty");
     return { width, height, data };
   };
 
   const start = () => {
     const started = new Worker(new URL("worker.js", folder));
-    started.onmessage = ({ data: { number, progress, error, ...found } }) => {
+    started.onmessage = ({ data: { number, progress, lost, error, ...found } }) => {
       if (number !== latest) return;
-      if (error) say(`没有算成：${error}`);
+      if (lost) say(LOST);
+      else if (error) say(`没有算成：${error}`);
       else if (progress !== undefined) say(`正在下载权重：${progress}%`);
       else show(found);
     };
-    started.onerror = ({ message }) => {
+    started.onerror = () => { // one of its scripts did not come
       started.terminate();
       worker = undefined;
-      say(`没有算成：${message ?? "程序没有下载成"}。请再选一次。`);
+      say(LOST);
     };
     return started;
   };
@@ -92,19 +99,27 @@
     }
   };
 
-  if (location.protocol === "file:") {
+  const offline = location.protocol === "file:";
+
+  // Anywhere on the page, which the browser would leave for the picture otherwise.
+  const drop = (event) => {
+    const { type, dataTransfer: { types, files } } = event;
+    if (!types.includes("Files") && !types.includes("text/uri-list")) return; // text, to search for
+    event.preventDefault();
+    if (offline) event.dataTransfer.dropEffect = "none";
+    else if (type === "drop" && files[0]) ask(files[0]);
+    else if (type === "drop") say("浏览器没有交来图片本身；请先把它存成文件，再拖进来。");
+  };
+  document.addEventListener("dragover", drop);
+  document.addEventListener("drop", drop);
+
+  if (offline) {
     say("从磁盘打开的页面读不到权重文件；请用 make serve 打开，或访问网站。");
-    find("file").disabled = true;
+    find("file").closest("p").hidden = true;
   } else {
     find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files[0]));
     find("file").addEventListener("click", ({ target }) => {
       target.value = ""; // so that choosing the same picture once more is a change
-    });
-    box.addEventListener("dragover", (event) => event.preventDefault());
-    box.addEventListener("drop", (event) => {
-      event.preventDefault();
-      if (event.dataTransfer.files[0]) ask(event.dataTransfer.files[0]);
-      else say("浏览器没有交来图片本身；请先把它存成文件，再拖进来。");
     });
     document.addEventListener("paste", ({ target, clipboardData }) => {
       if (clipboardData.files[0] && !target.closest?.("input:not([type=file])")) ask(clipboardData.files[0]);

@@ -4,11 +4,16 @@ importScripts("network.js", "picture.js");
 
 let ready, latest;
 
-async function load(base) {
-  const about = await (await fetch(new URL("classifier.json", base))).json();
-  const answer = await fetch(new URL(about.weights, base));
+async function get(url) {
+  const answer = await fetch(url);
   if (!answer.ok) throw new Error(`${answer.status} ${answer.url}`);
-  const parts = [], reader = answer.body.getReader();
+  return answer;
+}
+
+async function load(base) {
+  const about = await (await get(new URL("classifier.json", base))).json();
+  const { body } = await get(new URL(about.weights, base));
+  const parts = [], reader = body.getReader();
   let received = 0, told = 0;
   for (;;) {
     const { done, value } = await reader.read();
@@ -18,21 +23,29 @@ async function load(base) {
     const progress = Math.floor(10 * received / about.bytes) * 10; // few enough to be read aloud
     if (progress > told) postMessage({ number: latest, progress: told = progress });
   }
+  if (received !== about.bytes) throw new Error(`${received} bytes of ${about.bytes}`);
   const buffer = await new Blob(parts).arrayBuffer();
   return { ...about, network: buildNetwork(readTensors(buffer)) };
 }
 
 onmessage = async ({ data: { number, base, picture } }) => {
   latest = number;
+  let loaded;
   try {
-    ready ??= load(base);
-    const { network, mean, std } = await ready;
+    loaded = await (ready ??= load(base));
+  } catch (error) {
+    ready = undefined; // the next picture tries once more
+    console.error(error);
+    postMessage({ number, lost: true });
+    return;
+  }
+  try {
+    const { network, mean, std } = loaded;
     const begin = performance.now();
     const pixels = shrink(picture);
     const answer = classify(network, normalize(pixels, mean, std));
     postMessage({ number, answer, pixels, milliseconds: performance.now() - begin });
   } catch (error) {
-    ready = undefined;
     postMessage({ number, error: String(error) });
   }
 };
