@@ -54,6 +54,23 @@ def test_rounding_is_forgiven(request: pytest.FixtureRequest, network: str, thir
         assert differences(recorded, recorded | {"losses": losses}) == ["losses"]
 
 
+def test_so_is_that_of_another_number_of_threads() -> None:
+    """Where it grows fastest."""
+    recipe = get_recipe("notes", network="resnet18-original", epochs=61, warmup_epochs=1.0)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(fingerprint(recipe))
+    finally:
+        torch.set_num_threads(before)
+    assert differences(*found) == []
+    first, _, third = found[0]["losses"]
+    for losses in ([first + 4e-3, *found[0]["losses"][1:]], [*found[0]["losses"][:2], third + 0.2]):
+        assert differences(found[0], found[0] | {"losses": losses}) == ["losses"]
+
+
 @pytest.mark.parametrize("part", ["recipe", "parameters", "logits", "optimizer", "losses"])
 def test_a_missing_part_is_named(recorded: dict[str, Any], part: str) -> None:
     rest = {name: value for name, value in recorded.items() if name != part}
