@@ -54,21 +54,19 @@ def test_rounding_is_forgiven(request: pytest.FixtureRequest, network: str, thir
         assert differences(recorded, recorded | {"losses": losses}) == ["losses"]
 
 
-def test_so_is_that_of_another_number_of_threads() -> None:
-    """Where it grows fastest."""
+def test_it_is_the_same_whatever_the_number_of_threads() -> None:
+    """Of a network whose rounding grows fast: at the end it has one value an image and channel."""
     recipe = get_recipe("notes", network="resnet18-original", epochs=61, warmup_epochs=1.0)
     before = torch.get_num_threads()
-    found = []
     try:
+        found = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
             found.append(fingerprint(recipe))
+            assert torch.get_num_threads() == threads, "afterwards as before"
     finally:
         torch.set_num_threads(before)
-    assert differences(*found) == []
-    first, _, third = found[0]["losses"]
-    for losses in ([first + 4e-3, *found[0]["losses"][1:]], [*found[0]["losses"][:2], third + 0.2]):
-        assert differences(found[0], found[0] | {"losses": losses}) == ["losses"]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("part", ["recipe", "parameters", "logits", "optimizer", "losses"])
