@@ -249,15 +249,17 @@ _PETS = {CLASSES.index(name) for name in ("猫", "狗")}
 
 def _within(group: Group) -> str:
     """How many mistakes stay among the animals or the vehicles."""
-    kinds = dict.fromkeys(("猫狗互认", "动物之间", "交通工具之间", "两者之间"), 0)
-    for i, row in enumerate(_confusion(group)):
-        for j, count in enumerate(row):
-            if i != j:
-                met = len({i, j} & _VEHICLES)
-                kinds[("动物之间", "两者之间", "交通工具之间")[met]] += count
-                kinds["猫狗互认"] += count if {i, j} == _PETS else 0
-    pets, animals, vehicles, across = kinds.values()
-    total = animals + vehicles + across
+    mistakes = [
+        ({i, j}, count)
+        for i, row in enumerate(_confusion(group))
+        for j, count in enumerate(row)
+        if i != j
+    ]
+    total = sum(count for _, count in mistakes)
+    pets = sum(count for pair, count in mistakes if pair == _PETS)
+    animals = sum(count for pair, count in mistakes if not pair & _VEHICLES)
+    vehicles = sum(count for pair, count in mistakes if pair <= _VEHICLES)
+    across = total - animals - vehicles
     runs = f"{len(group.runs)} 次运行一共" if len(group.runs) > 1 else ""
     return (
         f"{runs}判错 {total:,} 张：{animals:,} 张错在动物之间，其中 {pets:,} 张是猫狗互认；"

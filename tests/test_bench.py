@@ -224,6 +224,19 @@ def test_a_busy_core_is_freed_when_its_process_dies() -> None:
     assert not left()
 
 
+def test_a_benchmark_is_kept_even_if_what_follows_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cifar_resnet.contention.contention", interrupted)
+    monkeypatch.setattr("cifar_resnet.bench.bench", lambda *_, **__: invented_bench("resnet20"))
+    assert cli.main(["bench", "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]) == 130
+    (path,) = tmp_path.glob("*.json")
+    assert read(BenchRecord, path).ours == invented_bench("resnet20").ours
+
+
 def test_ratio_share_and_pipeline_are_taken_round_by_round() -> None:
     """Ours 200 and 400 images/s, the plain loop 50 and 200, augmentation 20,000."""
     speeds = invented_bench("resnet20")

@@ -13,6 +13,7 @@ from records import Group, accuracy, read_results
 from speed import goals
 
 from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.experiments import select
 from cifar_resnet.predict import WEIGHTS
 from cifar_resnet.record import Epoch, Record
 from tests.site_build import ROOT
@@ -52,12 +53,7 @@ def goal(start: str) -> str:
 
 def behind(analysis: str) -> Record:
     """The run whose weights were analysed."""
-    return next(run for run in RESULTS.runs if run.id == values_of(analysis)[1])
-
-
-def values_of(analysis: str) -> tuple[dict[str, tuple[float, ...]], str]:
-    record = RESULTS.analyses[analysis]
-    return record.values, record.weights_record
+    return next(run for run in RESULTS.runs if run.id == RESULTS.analyses[analysis].weights_record)
 
 
 def alike(run: Record) -> list[float]:
@@ -67,13 +63,13 @@ def alike(run: Record) -> list[float]:
 
 def lost(analysis: str) -> list[float]:
     """Accuracy that is lost without each block."""
-    values, _ = values_of(analysis)
+    values = RESULTS.analyses[analysis].values
     return [values["accuracy"][0] - without for without in values["accuracy without"]]
 
 
 def ratios(analysis: str) -> list[tuple[float, float]]:
     """Of each block, fresh and trained."""
-    values, _ = values_of(analysis)
+    values = RESULTS.analyses[analysis].values
     return list(zip(values["fresh"], values["trained"], strict=True))
 
 
@@ -177,6 +173,13 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
     ),
     ("model.md", "预算这样小的时候，原版反而准得多", lambda: outcomes("operations") == [False]),
     (
+        "model.md",
+        "同样的预算只够它把数据看四遍，原版能看六十一遍",
+        lambda: (
+            [arm.changes["epochs"] for arm in select(["surgery-operations-cpu"])[0].arms] == [4, 61]
+        ),
+    ),
+    (
         "residual-block.md",
         "训练之后每一块的 $F(x)$ 都比 $x$ 还大",
         lambda: all(trained > 1 for _, trained in ratios("identity-resnet18")),
@@ -226,7 +229,7 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         lambda: (
             max(lost("lesion-resnet18")[block] for block in SECOND) < 0.07
             and max(lost("lesion-resnet18")[block] for block in SECOND)
-            > 1 - values_of("lesion-resnet18")[0]["accuracy"][0]
+            > 1 - RESULTS.analyses["lesion-resnet18"].values["accuracy"][0]
         ),
     ),
     (
@@ -240,7 +243,7 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         lambda: (
             max(ratios("identity-resnet18"), key=lambda r: r[1]) == ratios("identity-resnet18")[-1]
             and lost("lesion-resnet18")[-1] < 0.03
-            and 1.9 < values_of("lesion-resnet18")[0]["loss without"][-1] < 2.4
+            and 1.9 < RESULTS.analyses["lesion-resnet18"].values["loss without"][-1] < 2.4
         ),
     ),
 )
