@@ -42,22 +42,14 @@ def speed(results: Results) -> str:
 
 def contention(results: Results) -> str:
     """Training beside a process that keeps a core busy, a row a benchmark that measured it."""
-    head = (
-        "网络",
-        "批大小",
-        "单线程，没有别的任务",
-        "一个核被占，线程数不变",
-        "一个核被占，照空闲的核开线程",
-        "相对单线程的速度",
-    )
+    head = ("网络", "单线程，独占", "抢核，线程数不变", "抢核，自动选择", "自动选择比单线程")
     rows = [
         [
             f"`{record.network}`",
-            str(record.batch_size),
             f"{median(beside.single):,.0f}",
             f"{median(beside.oversubscribed):,.0f}（{record.hardware.threads} 线程）",
             f"{median(beside.adapted):,.0f}（{_range(beside.threads)} 线程）",
-            _median_and_range(kept(beside), percent),
+            percent(median(kept(beside))),
         ]
         for record in results.benchmarks
         if (beside := record.contention)

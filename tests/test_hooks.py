@@ -174,10 +174,7 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
 def test_speed_beside_a_busy_process_is_shown_where_it_was_measured() -> None:
     speeds = invented_bench("resnet18")
     shown = expand("{{ contention() }}", Results(benchmarks=(speeds,)))
-    row = (
-        "| `resnet18` | 128 | 100 | 25（2 线程） | 91（1 线程） | 91.00%（各遍 86.00% 至 96.00%） |"
-    )
-    assert row in shown
+    assert "| `resnet18` | 100 | 25（2 线程） | 91（1 线程） | 91.00% |" in shown
     unmeasured = Results(benchmarks=(replace(speeds, contention=None),))
     assert "待测" in expand("{{ contention() }}", unmeasured)
     goals = expand("{{ goals() }}", unmeasured)
