@@ -24,18 +24,23 @@ from cifar_resnet.checkpoint import load_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.depth import Block, get_depth_resnet
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import evaluate
+from cifar_resnet.evaluate import predict_logits
 from cifar_resnet.files import sha256
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import SCHEMA, DataInfo, read_record, refuse_seen
 from cifar_resnet.software import Software, software
 from cifar_resnet.synthetic import draw
+from cifar_resnet.train import make_optimizer
 
 _BATCH = 128
-_STEPS, _LENGTH = 5, 0.1  # of gradient descent
-BARE, LATER = "-bare", "-later"  # without normalisation; after the steps
-DESCENT = "descent"  # how many steps, and how long each is
+_FACTORS = tuple(2.0 ** (k / 2) for k in range(-8, 17))
+_STEPS = 5
+BARE, LATER = "-bare", "-later"  # without normalisation; after some steps of training
+STEPS = "steps"  # how many
+CHANGE = "-change"  # of a block's output by its residual
+SCALED = "loss without, scaled"  # by the factor that makes it smallest
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class AnalysisRecord:
         software: which code and libraries.
         finished: UTC, ISO 8601.
         values: by label, one number a layer or block, from the input to the output; and
-            how many steps were taken, each how long, if any.
+            how many steps were taken, if any.
         fingerprint: the same measurement on a fresh network and synthetic images.
         checksum: SHA-256 over everything else.
     """
@@ -131,33 +136,44 @@ def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[flo
 
 # --8<-- [start:residual_ratios]
 @torch.inference_mode()
-def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
-    """How large the residual of each block is beside its shortcut: mean of |F(x)| / |x|.
+def residual_ratios(model: nn.Module, images: Tensor) -> tuple[list[float], list[float]]:
+    """How large the residual of each block is, and how much it changes the block's output.
 
+    Means of |F(x)| / |x| and of |ReLU(F(x) + x) - ReLU(x)| / |ReLU(x)|. They differ because x
+    comes out of a ReLU and is often 0: where F(x) is negative there, the last ReLU cuts it off.
     Where the shape changes, x is what the shortcut makes of the input.
 
     Args:
         model: its mode decides which statistics batch normalisation uses.
         images: uint8 ``[N, 3, H, W]``.
 
+    Returns:
+        Two lists, one number a block.
+
     Example:
         >>> images, _ = draw(8, seed=0)
-        >>> len(residual_ratios(build("resnet18"), images))
-        8
+        >>> residuals, changes = residual_ratios(build("resnet18"), images)
+        >>> len(residuals), len(changes)
+        (8, 8)
     """
-    sums: dict[nn.Module, float] = {}
-    sizes: dict[str, Tensor] = {}
+    sums: dict[nn.Module, Tensor] = {}
+    seen: dict[str, Tensor] = {}
 
     def before(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes["x"] = shortcut(block, inputs[0]).flatten(1).norm(dim=1)
+        seen["x"] = shortcut(block, inputs[0])
 
     # Taken at once: torchvision adds the shortcut into this very tensor.
     def residual(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes["F"] = output.flatten(1).norm(dim=1)
+        seen["F"] = sizes(output)
 
     def after(block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ratio = float((sizes["F"] / sizes["x"]).sum())
-        sums[block] = sums.get(block, 0.0) + ratio
+        x = seen["x"]
+        ratios = seen["F"] / sizes(x), sizes(output - x.relu()) / sizes(x.relu())
+        sums[block] = sums.get(block, torch.zeros(2)) + torch.stack(ratios).sum(dim=1)
+
+    def sizes(batch: Tensor) -> Tensor:
+        norms: Tensor = batch.flatten(1).norm(dim=1)
+        return norms
 
     handles = []
     for block in blocks(model).values():
@@ -173,7 +189,8 @@ def residual_ratios(model: nn.Module, images: Tensor) -> list[float]:
     finally:
         for handle in handles:
             handle.remove()
-    return [sums[block] / len(images) for block in blocks(model).values()]
+    residuals, changes = (torch.stack([*sums.values()]) / len(images)).T.tolist()
+    return residuals, changes
     # --8<-- [end:residual_ratios]
 
 
@@ -230,10 +247,11 @@ def _sigmoid_stack() -> nn.Module:
 def _gradients(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _Values:
     """Fresh networks with and without shortcuts and normalisation; the arguments' is not used.
 
-    All but the sigmoids' are measured again after some steps of gradient descent.
+    Those with normalisation are measured again after some steps of training, which residual
+    ones without it do not survive.
     """
     x, y = normalize(images), labels
-    values: _Values = {DESCENT: [_STEPS, _LENGTH]}
+    values: _Values = {STEPS: [_STEPS]}
     values["sigmoid20"] = gradient_norms(_fresh(_sigmoid_stack), x, y)
     for depth in (20, 56):
         for kind in ("plain", "resnet"):
@@ -241,18 +259,17 @@ def _gradients(network: str, model: nn.Module, images: Tensor, labels: Tensor) -
                 residual = kind == "resnet"
                 model = _fresh(partial(get_depth_resnet, depth, residual=residual, batch_norm=norm))
                 values[f"{kind}{depth}{end}"] = gradient_norms(model, x, y)
-                values[f"{kind}{depth}{end}{LATER}"] = _descend(model, x, y)
+                if norm:
+                    values[f"{kind}{depth}{LATER}"] = _norms_later(model, x, y)
     return values
 
 
-def _descend(model: nn.Module, x: Tensor, y: Tensor) -> list[float]:
-    """Gradient norms after steps down the gradient, all as long in every network."""
+def _norms_later(model: nn.Module, x: Tensor, y: Tensor) -> list[float]:
+    """Gradient norms after some steps on the one batch, as recipe ``depth`` takes them."""
+    optimizer = make_optimizer(model, get_recipe("depth"))
+    norms = gradient_norms(model, x, y)
     for _ in range(_STEPS):
-        with torch.no_grad():
-            slopes = {p: p.grad for p in model.parameters() if p.grad is not None}
-            length = float(torch.stack([slope.norm() for slope in slopes.values()]).norm())
-            for parameter, slope in slopes.items():
-                parameter.sub_(slope, alpha=_LENGTH / length)
+        optimizer.step()
         norms = gradient_norms(model, x, y)
     return norms
 
@@ -262,18 +279,25 @@ def _identity(network: str, model: nn.Module, images: Tensor, labels: Tensor) ->
 
     Fresh batch normalisation has no statistics yet, so it normalises by each batch's own.
     """
-    return {
-        "trained": residual_ratios(model.eval(), images),
-        "fresh": residual_ratios(_fresh(partial(build, network)).train(), images),
-    }
+    fresh = _fresh(partial(build, network)).train()
+    values: _Values = {}
+    for name, one in (("trained", model.eval()), ("fresh", fresh)):
+        values[name], values[f"{name}{CHANGE}"] = residual_ratios(one, images)
+    return values
 
 
 def _lesion(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _Values:
-    """Accuracy and loss (nats) of the whole network, and with each block removed in turn."""
+    """Accuracy and loss (nats) of the whole network, and with each block removed in turn.
 
-    def results() -> tuple[float, float]:
-        metrics = evaluate(model, images, labels)
-        return metrics.accuracy, metrics.loss
+    A loss is also given for scores that are all multiplied by the same number, whichever of
+    some makes it smallest: how far the network is from knowing, and not from being sure.
+    """
+
+    def results() -> tuple[float, float, float]:
+        logits = predict_logits(model, images)
+        losses = [float(nn.functional.cross_entropy(logits * k, labels)) for k in (1, *_FACTORS)]
+        right = int((logits.argmax(1) == labels).sum())
+        return right / len(labels), losses[0], min(losses)
 
     whole, cut = results(), []
     for block in blocks(model).values():
@@ -282,8 +306,9 @@ def _lesion(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _
     return {
         "accuracy": [whole[0]],
         "loss": [whole[1]],
-        "accuracy without": [accuracy for accuracy, _ in cut],
-        "loss without": [loss for _, loss in cut],
+        "accuracy without": [accuracy for accuracy, _, _ in cut],
+        "loss without": [loss for _, loss, _ in cut],
+        SCALED: [loss for _, _, loss in cut],
     }
 
 
@@ -378,7 +403,7 @@ def fingerprint(name: str, network: str) -> dict[str, tuple[float, ...]]:
 
     Example:
         >>> list(fingerprint("lesion", "resnet20"))
-        ['accuracy', 'loss', 'accuracy without', 'loss without']
+        ['accuracy', 'loss', 'accuracy without', 'loss without', 'loss without, scaled']
     """
     model = _fresh(partial(build, network)) if network else nn.Identity()
     found = ANALYSES[name][0](network, model, *draw(16, seed=0))

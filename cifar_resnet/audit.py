@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from cifar_resnet.bench import BenchRecord, training_flops, utilization
+from cifar_resnet.data import CLASSES, HELD_OUT
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import CALIBRATION_BINS
 from cifar_resnet.parse import parse
@@ -19,8 +20,8 @@ from cifar_resnet.record import Record
 from cifar_resnet.software import git
 
 # Training and evaluation images of CIFAR-10, by the split that is evaluated on.
-_IMAGES = {"test": (50_000, 10_000), "val": (45_000, 5_000)}
-_CLASSES = 10
+_IMAGES = {"test": (50_000, 10_000), "val": (50_000 - HELD_OUT, HELD_OUT)}
+_CLASSES = len(CLASSES)
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -143,8 +144,10 @@ _MEASURING = {
     "train": ("train_epoch", "batches", "batches_together", "make_optimizer", "_TOGETHER"),
     "augment": (
         *("Augmentation", "augment", "random_crop", "random_flip", "random_erasing"),
-        *("normalize", "_statistics", "shrink", "MEAN", "STD", "_ERASING_ATTEMPTS"),
+        *("normalize", "_statistics", "_lasts", "_on_gpu", "shrink"),
+        *("MEAN", "STD", "_ERASING_ATTEMPTS"),
     ),
+    "distributed": ("shard", "all_reduce"),
     "model": ("get_cifar_resnet",),
     "depth": ("Block", "get_depth_resnet"),
     "networks": ("build",),

@@ -1,6 +1,6 @@
 """Data augmentation on whole batches of uint8 images, the same code on CPU and GPU.
 
-Every function takes and returns a batch ``[N, 3, H, W]``. Crop, flip and erasing work on uint8
+Every function takes and returns a batch ``[N, C, H, W]``. Crop, flip and erasing work on uint8
 pixels; each image draws its own random numbers for them from ``generator``, which must live on
 the images' device. Then come `normalize` and, for recipes with small images first, `shrink`.
 """

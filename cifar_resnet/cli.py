@@ -1,14 +1,17 @@
 """The command line. torch is imported only once a command needs it.
 
 Exit codes: 0 done; 1 a check or a run of an experiment failed, or the reader of the output went
-away; 2 wrong input (one line on standard error); 130 interrupted.
+away; 2 wrong input (one line on standard error); 130 interrupted; 143 told to end (SIGTERM).
 """
 
 import argparse
 import io
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -115,7 +118,13 @@ def _parser() -> _Parser:
         help="classify pictures",
         description="Classify pictures; each is cut to its centred square and shrunk to 32x32.",
     )
-    predict.add_argument("images", nargs="+", type=_path, metavar="IMAGE")
+    predict.add_argument(
+        "images",
+        nargs="+",
+        type=_path,
+        metavar="IMAGE",
+        help="a picture, or a folder for all the pictures in it",
+    )
     predict.add_argument("--weights", type=_path, help="default: the shipped weights")
     predict.add_argument(
         "--network", default="resnet18", help="which one the weights are of (default: resnet18)"
@@ -215,7 +224,13 @@ def _parser() -> _Parser:
     )
     bench.set_defaults(run=evidence_commands.bench)
 
-    recipes = subcommands.add_parser("recipes", help="list the recipes")
+    recipes = subcommands.add_parser("recipes", help="list the recipes, or the fields of one")
+    recipes.add_argument(
+        "which",
+        nargs="?",
+        metavar="NAME",
+        help="print every field and value of this one, as --set of train takes them",
+    )
     recipes.set_defaults(run=commands.recipes)
     return parser
 
@@ -227,7 +242,8 @@ def _path(text: str) -> Path:
 
 
 def _data(text: str) -> str:
-    return os.path.expanduser(text) if text else str(_path(text))
+    _path(text)
+    return os.path.expanduser(text)
 
 
 def _seeds(text: str) -> list[int]:
@@ -280,16 +296,43 @@ def _main(argv: list[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
-        code: int | None = args.run(args)
+        with _sigterm_interrupts():
+            code: int | None = args.run(args)
     except InputError as error:
         print(f"cifar-resnet: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        short = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-        if not short:
+    except (RuntimeError, MemoryError) as error:
+        short = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+        if not short and "allocate memory" not in str(error):
             raise
         print("cifar-resnet: out of memory; lower batch_size, or use fewer --jobs", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 143 if isinstance(stop, _Terminated) else 130
     return code or 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """By SIGTERM, with which batch systems, containers and `timeout` end a process."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Have SIGTERM stop a command as Ctrl-C does, where nobody else handles it.
+
+    Python lets only the main thread handle signals.
+    """
+
+    def stop(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # some send it twice
+        raise _Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -6,8 +6,11 @@ A command that can fail without an exception returns an exit code; for the other
 import argparse
 import json
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -15,11 +18,15 @@ from typing import TYPE_CHECKING, Any
 from cifar_resnet.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cifar_resnet.data import Dataset
     from cifar_resnet.distributed import World
     from cifar_resnet.hardware import Hardware
     from cifar_resnet.recipe import Recipe
     from cifar_resnet.record import Record
+
+_TOGETHER = 64  # pictures
 
 
 def train(args: argparse.Namespace) -> None:
@@ -56,6 +63,8 @@ def train(args: argparse.Namespace) -> None:
         for out in left.values():  # rather now than after hours of the seeds before it
             refuse_used_folder(out, resume=args.resume)
         settled = hardware
+        for record in records.values():
+            settled = _compiled_like(record, hardware)
         for seed, out in left.items():
             begun = (out / "checkpoint.pt").exists()  # and goes on compiled as it was
             try:
@@ -66,14 +75,18 @@ def train(args: argparse.Namespace) -> None:
                 if world.is_main:
                     _say_what_is_kept(out, len(records))
                 raise
-            used = records[seed].hardware
-            settled = replace(hardware, compile=used.compile, cuda_graphs=used.cuda_graphs)
+            settled = _compiled_like(records[seed], hardware)
     if len(records) > 1 and world.is_main:
         accuracies = [record.metrics.accuracy for record in records.values()]
         print(
             f"{len(records)} seeds: mean {mean(accuracies):.2%}, "
             f"sample standard deviation {stdev(accuracies):.2%}"
         )
+
+
+def _compiled_like(record: "Record", hardware: "Hardware") -> "Hardware":
+    used = record.hardware
+    return replace(hardware, compile=used.compile, cuda_graphs=used.cuda_graphs)
 
 
 def hardware_options(args: argparse.Namespace, device: str | None) -> "Hardware":
@@ -108,7 +121,8 @@ def _train_one(
 
     display = Terminal(recipe.epochs, processes=world.size) if world.is_main else Silent()
     display.say(
-        f"{recipe.name}: {recipe.epochs} epochs of {len(data.train_images)} {data.name} "
+        f"{recipe.name}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} "
+        f"of {len(data.train_images)} {data.name} "
         f"images; evaluated on {len(data.eval_images)} {data.split} images\n"
         f"{hardware.name}: {hardware.device}, "
         f"{hardware.threads} thread{'s' * (hardware.threads > 1)}, "
@@ -190,7 +204,7 @@ def evaluate(args: argparse.Namespace) -> None:
     )
     if args.json:
         about = {"weights": str(path), "data": data.name, "split": data.split}
-        print(json.dumps(about | asdict(metrics)))
+        print(json.dumps(about | asdict(metrics), allow_nan=False))
         return
     print(f"{path} on {len(data.eval_images)} {data.name} {data.split} images")
     print(
@@ -202,38 +216,72 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"  {name:<11}{accuracy:.2%}")
 
 
-def predict(args: argparse.Namespace) -> None:
-    """Classify pictures."""
+def predict(args: argparse.Namespace) -> int:
+    """Classify pictures; a line for each that cannot be read."""
     import torch
 
+    from cifar_resnet.checkpoint import weights_record
     from cifar_resnet.data import CLASSES
-    from cifar_resnet.predict import classify, load_pretrained, read_image
+    from cifar_resnet.predict import WEIGHTS, classify, load_pretrained
+    from cifar_resnet.synthetic import SHAPES
 
-    images = torch.stack([read_image(path) for path in args.images])
-    probabilities = classify(load_pretrained(args.weights, args.network), images)
+    model = load_pretrained(args.weights, args.network)
+    drawn = "-synthetic-" in weights_record(args.weights or WEIGHTS)
+    names = SHAPES if drawn else CLASSES
     answers = []
-    for path, row in zip(args.images, probabilities.tolist(), strict=True):
-        ranked = sorted(zip(row, CLASSES, strict=True), reverse=True)
-        answers.append(
-            {
-                "image": str(path),
-                "class": ranked[0][1],
-                "probabilities": {name: probability for probability, name in ranked},
-            }
-        )
-        if not args.json:
-            best = ", ".join(f"{name} {probability:.1%}" for probability, name in ranked[:3])
-            print(f"{path}: {best}")
+    failed: list[Path] = []
+    pictures = _read_pictures(args.images, failed)
+    while some := list(islice(pictures, _TOGETHER)):
+        paths, images = zip(*some, strict=True)
+        rows = classify(model, torch.stack(images)).tolist()
+        for path, row in zip(paths, rows, strict=True):
+            ranked = sorted(zip(row, names, strict=True), reverse=True)
+            if args.json:
+                answers.append(
+                    {
+                        "image": str(path),
+                        "class": ranked[0][1],
+                        "probabilities": {name: probability for probability, name in ranked},
+                    }
+                )
+            else:
+                best = ", ".join(f"{name} {probability:.1%}" for probability, name in ranked[:3])
+                print(f"{path}: {best}", flush=True)
     if args.json:
-        print(json.dumps(answers))
+        print(json.dumps(answers, allow_nan=False))
+    return 2 if failed else 0
+
+
+def _read_pictures(paths: Iterable[Path], failed: list[Path]) -> "Iterator[tuple[Path, Tensor]]":
+    """Those that can be read, a folder's one by one; of the others a line, and ``failed``."""
+    from cifar_resnet.predict import pictures_in, read_image
+
+    waiting = deque(paths)
+    while waiting:
+        path = waiting.popleft()
+        try:
+            if path.is_dir():
+                waiting.extendleft(reversed(pictures_in(path)))
+                continue
+            image = read_image(path)
+        except (InputError, OSError) as error:
+            print(f"cifar-resnet: {error}", file=sys.stderr)
+            failed.append(path)
+        else:
+            yield path, image
 
 
 def recipes(args: argparse.Namespace) -> None:
-    """List the recipes."""
+    """List the recipes, or the fields of one."""
     import inspect
 
-    from cifar_resnet.recipe import RECIPES
+    from cifar_resnet.recipe import RECIPES, assignments, flatten, get_recipe
 
+    if args.which is not None:
+        values = flatten(get_recipe(args.which))
+        del values["name"]
+        print("\n".join(assignments(values)))
+        return
     for name, make in RECIPES.items():
         text = " ".join(inspect.cleandoc(make.__doc__ or "").split())
         print(f"{name}\n    {text}")

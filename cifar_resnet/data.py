@@ -7,7 +7,6 @@ import re
 import tarfile
 import tempfile
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -285,8 +284,11 @@ def _download(root: Path) -> None:
                         tar.extractall(folder, filter="data")
                     else:  # Python 3.11.0 to 3.11.3
                         tar.extractall(folder)  # noqa: S202 - of known content
-                with suppress(OSError):  # another process was faster
+                try:
                     (Path(folder) / FOLDER).rename(root / FOLDER)
+                except OSError:
+                    if not (root / FOLDER).is_dir():  # else another process was faster
+                        raise
                 return
     raise InputError(_nowhere(root, "no mirror gave it"))
 

@@ -21,10 +21,22 @@ class Display:
         """Before the first epoch: something that was decided."""
 
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
-        """After a step: ``sums`` holds the summed loss and the right answers, on the device."""
+        """After a step.
+
+        Args:
+            epoch: from 0, unlike an `Epoch`'s own.
+            step: from 1.
+            steps: how many the epoch has.
+            sums: float ``[2]`` on the device: the loss and the right answers, summed over it.
+            seen: images of the epoch so far, of this process alone.
+        """
 
     def epoch(self, epoch: "Epoch") -> None:
-        """After an epoch and its evaluation."""
+        """After an epoch and its evaluation.
+
+        Args:
+            epoch: what it came to.
+        """
 
 
 Silent = Display

@@ -24,10 +24,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all: ``rank`` of ``size``; alone by default.
+    """This process's place among all; alone by default.
 
-    >>> World().is_main
-    True
+    Attributes:
+        rank: from 0.
+        size: how many processes there are.
+
+    Example:
+        >>> World().is_main
+        True
     """
 
     rank: int = 0
@@ -68,6 +73,9 @@ def join(device: str) -> Iterator[World]:
 
     Args:
         device: decides how the processes talk: NCCL between GPUs, else Gloo.
+
+    Raises:
+        InputError: if the environment tells of several processes, but not how to find them.
 
     Example:
         >>> with join("cpu") as world:

@@ -60,14 +60,14 @@ def predict_logits(
         float32 ``[N, classes]`` on the same device.
 
     Raises:
-        InputError: if the images are no uint8 tensor, or the precision is unknown.
+        InputError: if the images are of another type or shape, or the precision is unknown.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
         >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([5, 10])
     """
-    check_tensor(images, "images")
+    _check_images(images)
     check_precision(precision)
     size = size or images.shape[-1]
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -80,6 +80,13 @@ def predict_logits(
             for batch in (shrink(normalize(b), size) for b in torch.split(images, batch_size))
         ]
     return torch.cat(logits)
+
+
+def _check_images(images: Tensor) -> None:
+    check_tensor(images, "images")
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        kind = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        raise InputError(f"images must be uint8 [N, 3, H, W] with values from 0 to 255, not {kind}")
 
 
 @contextmanager
@@ -99,6 +106,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         torch.backends.cudnn.benchmark = tuning
         for module, mode in modes.items():
             module.training = mode
+
+
+def refuse_no_answer(logits: Tensor) -> None:
+    """Refuse NaN and infinity, of which `measure` would make numbers that say nothing.
+
+    Args:
+        logits: of any shape.
+
+    Raises:
+        InputError: if one of them is not finite.
+
+    Example:
+        >>> refuse_no_answer(torch.tensor([[0.0, float("nan")]]))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        cifar_resnet.errors.InputError: the model's weights give no finite answer; ...
+    """
+    if not logits.isfinite().all():
+        raise InputError("the model's weights give no finite answer; load those of another run")
 
 
 def measure(logits: Tensor, labels: Tensor) -> Metrics:
@@ -160,7 +185,8 @@ def evaluate(
         precision: ``"bf16"`` runs under autocast.
 
     Raises:
-        InputError: if the labels are not one for each image, or not of the model's classes.
+        InputError: if the images are of another type or shape, if the labels are not one for
+            each image or not of the model's classes, or if the model's answer is not finite.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
@@ -169,9 +195,10 @@ def evaluate(
         >>> sum(map(sum, metrics.confusion))
         4
     """
-    check_tensor(images, "images")
+    _check_images(images)
     check_labels(labels, len(images))
     logits = predict_logits(model, images, precision=precision)
     if labels.max() >= logits.shape[1]:
         raise InputError(f"label {int(labels.max())} is none of the {logits.shape[1]} classes")
+    refuse_no_answer(logits)
     return measure(logits, labels)

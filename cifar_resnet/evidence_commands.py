@@ -7,7 +7,6 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,8 @@ def results_add(args: argparse.Namespace) -> int:
     from cifar_resnet.results import add
 
     _needs_results(args.results)
+    if not args.run_folders:
+        print("nothing to add: no run was named")
     code = 0
     for folder in args.run_folders:
         try:
@@ -112,7 +113,7 @@ def experiments_run(args: argparse.Namespace) -> int:
     queue = missing(wanted, done + ([] if args.again else published))
     if not queue:
         print("nothing is missing" + ("" if args.again else "; --again repeats what is published"))
-    failed = run(
+    elif failed := run(
         queue,
         args.out,
         options=_training_options(args),
@@ -120,8 +121,7 @@ def experiments_run(args: argparse.Namespace) -> int:
         published=published,
         budget=budget,
         parallel=args.jobs,
-    )
-    if failed:
+    ):
         logs = ", ".join(map(str, failed))
         print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
         return 1
@@ -146,13 +146,11 @@ def _training_options(args: argparse.Namespace) -> list[str]:
 def _compare(jobs: "list[Job]", again: "list[Record]", published: "list[Record]") -> None:
     """Print the accuracy of each repeated run beside the published one."""
     for job in jobs:
-        new, old = (_accuracy(filter(job.answered_by, found)) for found in (again, published))
+        new, old = (
+            next((f"{r.metrics.accuracy:.2%}" for r in found if job.answered_by(r)), "")
+            for found in (again, published)
+        )
         print(f"{job.folder}: {new or 'not finished'}, published {old or 'not yet'}")
-
-
-def _accuracy(records: "Iterable[Record]") -> str:
-    """Of the first one, if there is any."""
-    return next((f"{record.metrics.accuracy:.2%}" for record in records), "")
 
 
 def _needs_results(folder: Path) -> None:

@@ -3,7 +3,7 @@
 `cifar_resnet.queue` runs them; `cifar-resnet experiments list` shows them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -62,7 +62,15 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of an experiment, on its kind of device; alone there, if its time counts."""
+    """One run of an experiment.
+
+    Attributes:
+        experiment: its name.
+        arm: what it trains.
+        seed: of its random numbers.
+        device: the kind it is meant for.
+        timed: whether its time counts, so that it has the machine to itself.
+    """
 
     experiment: str
     arm: Arm
@@ -111,92 +119,70 @@ class Job:
         )
 
 
-def _surgery(**changes: Any) -> tuple[Arm, ...]:
-    return tuple(
-        Arm(label, "notes", {"network": network, **changes})
-        for label, network in (
-            ("original", "resnet18-original"),
-            ("small-conv", "resnet18-small-conv"),
-            ("no-pooling", "resnet18-no-pooling"),
-            ("full", "resnet18"),
-        )
-    )
+def _arms(recipe: str, arms: Mapping[str, Mapping[str, Any]], **common: Any) -> tuple[Arm, ...]:
+    """Arms of one recipe, by label: what each changes, and what all do."""
+    return tuple(Arm(label, recipe, {**common, **changes}) for label, changes in arms.items())
 
 
-def _configuration(recipe: str, **changes: Any) -> tuple[Arm, ...]:
-    left_out: dict[str, dict[str, Any]] = {
-        "everything": {},
-        "no-momentum": {"momentum": 0.0},
-        "no-momentum-same-step": {"momentum": 0.0, "learning_rate": 1.0},  # 0.1 / (1 - 0.9)
-        "constant-rate": {"schedule": "constant"},
-        "no-weight-decay": {"weight_decay": 0.0},
-        "no-label-smoothing": {"label_smoothing": 0.0},
-        "no-erasing": {"erasing_probability": 0.0},
-        "no-crop-and-flip": {"crop_padding": 0, "flip_probability": 0.0},
-    }
-    return tuple(Arm(label, recipe, {**changes, **change}) for label, change in left_out.items())
-
-
-def _degradation(depths: Iterable[int], **changes: Any) -> tuple[Arm, ...]:
-    return tuple(
-        Arm(f"{kind}{depth}", "depth", {"network": f"{kind}{depth}", **changes})
-        for depth in depths
-        for kind in ("plain", "resnet")
-    )
-
-
-def _precision(**changes: Any) -> tuple[Arm, ...]:
-    return tuple(Arm(kind, "notes", changes, precision=kind) for kind in ("fp32", "bf16"))
-
-
-def _fast_cpu() -> tuple[Arm, ...]:
-    """Without Muon (batch size and learning rate suit SGD), small images, alternating flips."""
-    other: dict[str, dict[str, Any]] = {
-        "everything": {},
-        "sgd": {
-            "optimizer": "sgd",
-            "batch_size": 64,
-            "learning_rate": 0.1,
-            "warmup_epochs": 1.0,
-            "momentum": 0.9,
-        },
-        "full-resolution": {"low_resolution_share": 0.0},
-        "random-flip": {"alternating_flip": False, "flip_probability": 0.5},
-    }
-    return tuple(Arm(label, "fast-cpu-short", change) for label, change in other.items())
-
-
+_STEMS = {
+    "original": {"network": "resnet18-original"},
+    "small-conv": {"network": "resnet18-small-conv"},
+    "no-pooling": {"network": "resnet18-no-pooling"},
+    "full": {"network": "resnet18"},
+}
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "no-momentum": {"momentum": 0.0},
+    "no-momentum-same-step": {"momentum": 0.0, "learning_rate": 1.0},  # 0.1 / (1 - 0.9)
+    "constant-rate": {"schedule": "constant"},
+    "no-weight-decay": {"weight_decay": 0.0},
+    "no-label-smoothing": {"label_smoothing": 0.0},
+    "no-erasing": {"erasing_probability": 0.0},
+    "no-crop-and-flip": {"crop_padding": 0, "flip_probability": 0.0},
+}
+# Without Muon (batch size and learning rate suit SGD), small images, alternating flips.
+_FAST_CPU: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "sgd": {
+        "optimizer": "sgd",
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "warmup_epochs": 1.0,
+        "momentum": 0.9,
+    },
+    "full-resolution": {"low_resolution_share": 0.0},
+    "random-flip": {"alternating_flip": False, "flip_probability": 0.5},
+}
 _SGD = {"optimizer": "sgd", "batch_size": 512, "learning_rate": 0.4, "momentum": 0.9}
 _NOTES_ERASING = {
     name: getattr(Augmentation(), name)
     for name in ("erasing_probability", "erasing_area", "erasing_aspect")
 }
+# Without Muon (batch size and learning rate suit SGD), or less a part.
+_FAST: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "notes-erasing": _NOTES_ERASING,
+    "no-nesterov": {"nesterov": False},
+    "sgd": {**_SGD, "warmup_epochs": 1.0},
+}
 # What the recipe was before it was tuned, for more epochs, on held-out images.
 _BEFORE = {"learning_rate": 0.12, "warmup_epochs": 1.0, **_NOTES_ERASING}
+_FAST_BEFORE: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "sgd": _SGD,
+    "batch-256": {"batch_size": 256, "learning_rate": 0.06},
+    "no-nesterov": {"nesterov": False},
+    "no-warm-up": {"warmup_epochs": 0.0},
+}
 
 
-def _fast() -> tuple[Arm, ...]:
-    """Without Muon (batch size and learning rate suit SGD), or less a part."""
-    other: dict[str, dict[str, Any]] = {
-        "everything": {},
-        "notes-erasing": _NOTES_ERASING,
-        "no-nesterov": {"nesterov": False},
-        "sgd": {**_SGD, "warmup_epochs": 1.0},
-    }
-    return tuple(Arm(label, "fast", change) for label, change in other.items())
+def _depths(*depths: int) -> dict[str, dict[str, Any]]:
+    names = [f"{kind}{depth}" for depth in depths for kind in ("plain", "resnet")]
+    return {name: {"network": name} for name in names}
 
 
-def _fast_before(**changes: Any) -> tuple[Arm, ...]:
-    other: dict[str, dict[str, Any]] = {
-        "everything": {},
-        "sgd": _SGD,
-        "batch-256": {"batch_size": 256, "learning_rate": 0.06},
-        "no-nesterov": {"nesterov": False},
-        "no-warm-up": {"warmup_epochs": 0.0},
-    }
-    return tuple(
-        Arm(label, "fast", {**changes, **_BEFORE, **change}) for label, change in other.items()
-    )
+def _precision(**changes: Any) -> tuple[Arm, ...]:
+    return tuple(Arm(kind, "notes", changes, precision=kind) for kind in ("fp32", "bf16"))
 
 
 _SURGERY = "3x3 first convolution and no pooling keep detail that 32x32 images need"
@@ -208,17 +194,22 @@ _on_gpu = partial(Experiment, device="cuda")
 
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("degradation-cpu", _DEGRADATION, _degradation((20, 56), epochs=6), (0, 1, 2)),
-    Experiment("surgery-cpu", _SURGERY, _surgery(epochs=4, warmup_epochs=1.0), (0, 1, 2)),
+    Experiment(
+        "degradation-cpu", _DEGRADATION, _arms("depth", _depths(20, 56), epochs=6), (0, 1, 2)
+    ),
+    Experiment(
+        "surgery-cpu", _SURGERY, _arms("notes", _STEMS, epochs=4, warmup_epochs=1.0), (0, 1, 2)
+    ),
     Experiment(
         "surgery-operations-cpu",
         "for as many operations, too, the small stem wins over the original one",
-        tuple(
-            Arm(label, "notes", {"network": network, "epochs": epochs, "warmup_epochs": 1.0})
-            for label, network, epochs in (
-                ("full", "resnet18", 4),
-                ("original", "resnet18-original", 61),
-            )
+        _arms(
+            "notes",
+            {
+                "full": {**_STEMS["full"], "epochs": 4},
+                "original": {**_STEMS["original"], "epochs": 61},
+            },
+            warmup_epochs=1.0,
         ),
         (0, 1, 2),
         equal="operations",
@@ -226,7 +217,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
-        _configuration("notes", network="resnet20", epochs=8, warmup_epochs=1.0),
+        _arms("notes", _LEFT_OUT, network="resnet20", epochs=8, warmup_epochs=1.0),
         (0, 1, 2),
     ),
     Experiment(
@@ -255,16 +246,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "fast-cpu-parts",
         "each part of the fast CPU recipes pays",
-        _fast_cpu(),
+        _arms("fast-cpu-short", _FAST_CPU),
         (0, 1, 2),
         timed=True,
     ),
     Experiment(
         "fast-cpu-time",
         "small images first reach more in the same time",
-        (
-            Arm("everything", "fast-cpu-short"),
-            Arm("full-resolution", "fast-cpu-short", {"low_resolution_share": 0.0, "epochs": 4}),
+        _arms(
+            "fast-cpu-short",
+            {"everything": {}, "full-resolution": {"low_resolution_share": 0.0, "epochs": 4}},
         ),
         (0, 1, 2),
         equal="time",
@@ -273,7 +264,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "fast-parts-cpu",
         "each part of the fast recipe paid before it was tuned",
-        _fast_before(network="resnet20", epochs=8),
+        _arms("fast", _FAST_BEFORE, network="resnet20", epochs=8, **_BEFORE),
         (0, 1, 2),
     ),
     _on_gpu(
@@ -291,11 +282,17 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         timed=True,
     ),
     _on_gpu("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
-    _on_gpu("fast-parts", "each part of the fast recipe pays", _fast(), (0, 1, 2), timed=True),
+    _on_gpu(
+        "fast-parts",
+        "each part of the fast recipe pays",
+        _arms("fast", _FAST),
+        (0, 1, 2),
+        timed=True,
+    ),
     _on_gpu("precision", _PRECISION, _precision(network="resnet20", epochs=20), (0, 1, 2)),
-    _on_gpu("surgery", _SURGERY, _surgery(epochs=30), (0, 1, 2)),
-    _on_gpu("configuration", _CONFIGURATION, _configuration("notes", epochs=30), (0, 1, 2)),
-    _on_gpu("degradation", _DEGRADATION, _degradation((20, 32, 44, 56)), (0, 1, 2)),
+    _on_gpu("surgery", _SURGERY, _arms("notes", _STEMS, epochs=30), (0, 1, 2)),
+    _on_gpu("configuration", _CONFIGURATION, _arms("notes", _LEFT_OUT, epochs=30), (0, 1, 2)),
+    _on_gpu("degradation", _DEGRADATION, _arms("depth", _depths(20, 32, 44, 56)), (0, 1, 2)),
 )
 
 
@@ -342,15 +339,6 @@ def jobs(experiments: Iterable[Experiment]) -> list[Job]:
         for seed in experiment.seeds
         for arm in experiment.arms
     ]
-
-
-def siblings(job: Job) -> list[Job]:
-    """All runs of a job's experiment, which are compared with each other.
-
-    >>> len(siblings(jobs(select(["notes"]))[0]))
-    3
-    """
-    return jobs(e for e in EXPERIMENTS if e.name == job.experiment)
 
 
 def finished(folders: Iterable[Path]) -> list[Record]:

@@ -33,23 +33,23 @@ class Hardware:
         name: the processor's own name.
         threads: CPU threads that torch uses, at most.
         precision: ``"bf16"`` (autocast) or ``"fp32"``.
-        channels_last: whether activations are stored as NHWC; always true.
         compile: whether the network goes through ``torch.compile``; None leaves it to
             a measurement before the first step (`cifar_resnet.compiling.fastest`).
         processes: how many such processes share the work.
         yielding: whether `spare_busy_cores` may lower the number of threads for a while.
         cuda_graphs: whether compiled code is replayed as CUDA graphs.
+        channels_last: that activations are stored as NHWC, for the record; they always are.
     """
 
     device: str
     name: str
     threads: int
     precision: str
-    channels_last: bool
     compile: bool | None
     processes: int = 1
     yielding: bool = False
     cuda_graphs: bool = False
+    channels_last: bool = True
 
     @property
     def kind(self) -> str:
@@ -119,7 +119,6 @@ def detect(
         name=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
         threads=torch.get_num_threads(),
         precision=precision or ("bf16" if _has_fast_bf16(device) else "fp32"),
-        channels_last=True,
         compile=(None if _can_compile(device) else False) if compile is None else compile,
         yielding=yielding,
         cuda_graphs=cuda_graphs,

@@ -68,10 +68,13 @@ def build(name: str) -> nn.Module:
 
 
 def check_name(name: str) -> None:
-    """Raise an InputError if there is no network of that name.
+    """Refuse a name that no network has.
 
     Args:
         name: perhaps a key of ``NETWORKS``.
+
+    Raises:
+        InputError: if it is none.
 
     Example:
         >>> check_name("resnet18")

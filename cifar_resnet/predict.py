@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from cifar_resnet.checkpoint import load_weights
 from cifar_resnet.data import check_images
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import predict_logits
+from cifar_resnet.evaluate import predict_logits, refuse_no_answer
 from cifar_resnet.networks import build
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet18.safetensors"
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def load_pretrained(path: str | Path | None = None, network: str = "resnet18") -> nn.Module:
@@ -67,9 +68,38 @@ def classify(model: nn.Module, images: Tensor) -> Tensor:
     check_images(images)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     logits = predict_logits(model, images.to(device))
-    if not logits.isfinite().all():
-        raise InputError("the model's weights give no finite answer; load those of another run")
+    refuse_no_answer(logits)
     return logits.softmax(1).cpu()
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by their suffixes, in the order of their names.
+
+    Hidden files and those in folders of the folder are left out.
+
+    Args:
+        folder: it must exist.
+
+    Raises:
+        InputError: if there is none.
+        OSError: if the folder may not be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("b.JPG", "a.png", "notes.txt"):
+        ...         (Path(folder) / name).touch()
+        ...     [path.name for path in pictures_in(Path(folder))]
+        ['a.png', 'b.JPG']
+    """
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    )
+    if not found:
+        raise InputError(f"folder {folder} holds no picture ({', '.join(SUFFIXES)})")
+    return found
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -105,7 +135,9 @@ def read_image(path: str | Path) -> Tensor:
         ):
             picture = ImageOps.exif_transpose(file)
             mode = picture.mode
-            if mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+            # What Pillow opens as 32-bit integers has 16 bits in these formats.
+            any_range = mode == "F" or (mode == "I" and file.format not in ("PNG", "PPM"))
+            if mode.startswith("I"):  # grey, which convert() would clip
                 grey = numpy.asarray(picture).clip(0, 0xFFFF) >> 8
                 picture = Image.fromarray(grey.astype(numpy.uint8))
             if "A" in picture.getbands() or "transparency" in picture.info:
@@ -120,8 +152,9 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:  # Pillow raises many kinds for a damaged file
         why = getattr(error, "strerror", None) or "not a picture, or damaged"
         raise InputError(f"image {path} cannot be read: {why}") from error
-    if mode == "F":  # of any range
-        raise InputError(f"image {path} holds floating-point values; save it with 8 or 16 bits")
+    if any_range:
+        kind = "floating-point" if mode == "F" else "integer"
+        raise InputError(f"image {path} holds {kind} values of any size; save it with 8 or 16 bits")
     picture = ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS)
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return pixels.reshape(32, 32, 3).permute(2, 0, 1).contiguous()

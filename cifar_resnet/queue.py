@@ -28,7 +28,7 @@ import torch
 from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.compiling import WORTH_COMPILING
 from cifar_resnet.errors import InputError
-from cifar_resnet.experiments import SET_ASIDE, Job, siblings
+from cifar_resnet.experiments import EXPERIMENTS, SET_ASIDE, Job, jobs
 from cifar_resnet.files import sole_user
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record
@@ -36,6 +36,7 @@ from cifar_resnet.resume import refuse_used_folder
 from cifar_resnet.software import software
 
 _HOPELESS = 3  # processes that fail while no run ends well: something is wrong with all
+_GRACE = 20.0  # seconds of the budget kept back for interrupting
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 _GETTING_READY = 120.0  # seconds of a process before the run's own: imports, data, how to compile
 
@@ -67,7 +68,6 @@ def run(
     published: Sequence[Record] = (),
     budget: float = math.inf,
     parallel: int = 1,
-    grace: float = 20.0,
 ) -> list[Path]:
     """Run jobs until they are done or the budget is spent.
 
@@ -83,20 +83,19 @@ def run(
         options: further words for ``cifar-resnet train``, such as ``["--device", "cuda"]``.
         here: records of earlier runs on this machine.
         published: records of other machines, too.
-        budget: seconds; a job that is not done by then is interrupted and resumes later, or
-            starts anew if its time counts.
+        budget: seconds, some of them kept back for interrupting; a job that is not done by then
+            resumes later, or starts anew if its time counts.
         parallel: processes at a time; one whose time counts has the machine to itself.
-        grace: seconds kept back from the budget for interrupting.
 
     Returns:
         The logs of the processes that failed, which say why.
 
     Raises:
-        InputError: if the budget is not longer than the grace.
+        InputError: if the budget is no longer than what is kept back.
     """
-    if budget <= grace:
-        raise InputError(f"budget: {grace:g} seconds are kept back for interrupting; give more")
-    deadline = time.monotonic() + budget - grace
+    if budget <= _GRACE:
+        raise InputError(f"budget: {_GRACE:g} seconds are kept back for interrupting; give more")
+    deadline = time.monotonic() + budget - _GRACE
     waiting, records = list(queue), list(here)
     running: _Running = {}
     failed: list[Path] = []
@@ -259,7 +258,7 @@ def _compiled_as_before(job: Job, records: Iterable[Record]) -> list[str]:
 
 def _in_the_same_precision(job: Job, published: Iterable[Record]) -> list[str]:
     """That of the experiment's published runs, as words for ``cifar-resnet train``."""
-    alike = siblings(job)
+    alike = jobs(e for e in EXPERIMENTS if e.name == job.experiment)
     found = {
         record.hardware.precision
         for record in published

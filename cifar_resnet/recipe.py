@@ -5,8 +5,10 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from cifar_resnet.augment import Augmentation
@@ -23,7 +25,8 @@ class Recipe:
     """A training configuration; the defaults are the note's.
 
     Attributes:
-        name: what the recipe is called in records and on the command line.
+        name: what the recipe is called in records and on the command line, of letters, digits
+            and ``_ . -``, as the record's file is named after it.
         network: which network, a key of `cifar_resnet.networks.NETWORKS`.
         epochs: passes over the training images.
         batch_size: images per optimizer step; the last, incomplete batch of an epoch
@@ -81,9 +84,13 @@ class Recipe:
         everything = flatten(self)
         a = self.augmentation
         for rule, holds in {
+            "name must be of letters, digits and _ . - only": re.fullmatch(
+                r"[A-Za-z0-9_.-]+", self.name
+            ),
             "epochs must be at least 1": self.epochs >= 1,
+            "epochs must be at most 100000": self.epochs <= 100_000,
             "batch_size must be at least 2": self.batch_size >= 2,
-            "learning_rate must be positive": self.learning_rate > 0,
+            "learning_rate must be positive and finite": 0 < self.learning_rate < math.inf,
             f"optimizer must be one of {', '.join(OPTIMIZERS)}": self.optimizer in OPTIMIZERS,
             f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
             "warmup_epochs must be at least 0 and below epochs": 0
@@ -91,7 +98,7 @@ class Recipe:
             < self.epochs,
             "momentum must be in [0, 1)": 0 <= self.momentum < 1,
             "nesterov must be false where momentum is 0": self.momentum > 0 or not self.nesterov,
-            "weight_decay must not be negative": self.weight_decay >= 0,
+            "weight_decay must be finite and not negative": 0 <= self.weight_decay < math.inf,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             "low_resolution must be from 8 to 32": 8 <= self.low_resolution <= 32,
             "low_resolution_share must be in [0, 1)": 0 <= self.low_resolution_share < 1,
@@ -107,11 +114,12 @@ class Recipe:
             <= 1,
             "erasing_aspect must be rising positive ratios": 0
             < a.erasing_aspect[0]
-            <= a.erasing_aspect[1],
+            <= a.erasing_aspect[1]
+            < math.inf,
         }.items():
             if not holds:
                 value = everything[rule.split()[0]]
-                raise InputError(f"recipe {self.name!r}: {rule}, not {value}")
+                raise InputError(f"recipe {self.name!r}: {rule}, not {value!r}")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -325,14 +333,24 @@ def get_recipe(name: str, /, **changes: Any) -> Recipe:
     everything = flatten(RECIPES[name]())
     if isinstance(changes.get("augmentation"), Augmentation):
         changes = asdict(changes.pop("augmentation")) | changes
-    unknown = sorted(set(changes) - set(everything) | set(changes) & {"name"})
-    if unknown:
-        raise InputError(f"recipe {name!r} has no field {unknown[0]!r}")
+    for unknown in sorted(set(changes) - set(everything) | set(changes) & {"name"}):
+        raise InputError(f"recipe {name!r} {_no_field(unknown)}")
     everything |= changes
     own = {f.name for f in fields(Recipe)} - {"augmentation"}
     inner = {key: everything.pop(key) for key in set(everything) - own}
     recipe: Recipe = parse(Recipe, everything | {"augmentation": inner}, f"recipe {name!r}: ")
     return recipe
+
+
+def _no_field(unknown: str) -> str:
+    """What is wrong with a field, and which there are."""
+    inner = [f.name for f in fields(Augmentation)]
+    if unknown == "augmentation":
+        return f"takes the fields of its augmentation one by one: {', '.join(inner)}"
+    own = [f.name for f in fields(Recipe) if f.name not in ("name", "augmentation")]
+    close = get_close_matches(unknown, own + inner, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"has no field {unknown!r}; {meant}fields: {', '.join(own + inner)}"
 
 
 def assignments(changes: dict[str, Any]) -> list[str]:

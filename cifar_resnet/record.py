@@ -46,7 +46,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Which images a run used: the data set, its files' MD5s, the evaluation split."""
+    """Which images a run used.
+
+    Attributes:
+        name: of the data set.
+        md5: of its files, by name.
+        train_images: how many; 0 where nothing was trained.
+        eval_split: ``"test"`` or ``"val"``.
+        eval_images: how many.
+    """
 
     name: str
     md5: dict[str, str]

@@ -65,15 +65,7 @@ def add(run: Path, results: Path) -> Path:
     """
     source = run if run.suffix == ".json" else run / "record.json"
     record = _with_commit(_read_any(source))
-    problem = objection(record) or commit_objection(record.software)
-    if not re.fullmatch(r"[\w.-]+", record.id, re.ASCII):
-        problem = f"its id {record.id!r} is no file name"
-    if isinstance(record, AnalysisRecord) and record.weights_record:
-        if not (results / FOLDERS["test"] / f"{record.weights_record}.json").exists():
-            problem = problem or f"its weights are of {record.weights_record}, not published"
-    elif isinstance(record, Record):
-        problem = problem or next(_other_machines([record]), None)
-    if problem:
+    for problem in _objections(record, results):
         raise InputError(f"{source} cannot be published: {problem}")
     target = results / _place(record)
     if isinstance(record, AnalysisRecord) and target.exists():
@@ -87,6 +79,19 @@ def add(run: Path, results: Path) -> Path:
                 raise InputError(f"{source}: {path} is published already, of this recipe and seed")
     write_record(record, target)
     return target
+
+
+def _objections(record: AnyRecord, results: Path) -> Iterator[str]:
+    """Why a record cannot be published, the plainest reason first."""
+    if not re.fullmatch(r"[\w.-]+", record.id, re.ASCII):
+        yield f"its id {record.id!r} is no file name"
+    if problem := objection(record) or commit_objection(record.software):
+        yield problem
+    if isinstance(record, AnalysisRecord) and record.weights_record:
+        if not (results / FOLDERS["test"] / f"{record.weights_record}.json").exists():
+            yield f"its weights are of {record.weights_record}, not published"
+    elif isinstance(record, Record):
+        yield from _other_machines([record])
 
 
 def _read_any(source: Path) -> AnyRecord:

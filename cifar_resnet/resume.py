@@ -1,10 +1,11 @@
 """What a run's folder holds: nothing, a run to go on with, or one not to be written over."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cifar_resnet.checkpoint import load_checkpoint
 from cifar_resnet.data import Dataset
@@ -14,6 +15,8 @@ from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe
 from cifar_resnet.record import Record, read_record
 from cifar_resnet.software import Software, software
+
+T = TypeVar("T")
 
 
 def refuse_used_folder(out: Path, *, resume: bool) -> None:
@@ -25,15 +28,18 @@ def refuse_used_folder(out: Path, *, resume: bool) -> None:
 
     Raises:
         InputError: if it holds a finished run; an unfinished one that is not to be gone on
-            with; or weights alone.
+            with; or weights alone; or if a file is where it should be.
 
     Example:
         >>> refuse_used_folder(Path("nowhere"), resume=False)
     """
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, not a folder; choose another --out")
     if (out / "record.json").exists():
         raise InputError(
-            f"{out} holds a finished run; choose another --out (the command line's --resume "
-            "keeps what is finished)"
+            f"{out} holds a finished run; read it with read_record, keep it with the command "
+            "line's --resume, or choose another --out"
         )
     begun = (out / "checkpoint.pt").exists()
     if begun and not resume:
@@ -70,10 +76,15 @@ def finished_seeds(
         path = folder / "record.json"
         if not path.exists():
             continue
-        records[seed] = record = read_record(path)
-        made = (record.recipe, record.seed, record.data.name, record.data.eval_split)
-        if (*made, record.data.md5) != (recipe, seed, data.name, data.split, data.md5):
-            raise InputError(f"{path} is of another configuration; choose another --out")
+        records[seed] = record = _readable(read_record, path)
+        trained = record.data
+        made = {"seed": record.seed, "data": trained.name, "split": trained.eval_split}
+        asked = {"seed": seed, "data": data.name, "split": data.split}
+        _refuse_another(
+            path,
+            {"recipe": asdict(record.recipe), **made, "md5": trained.md5},
+            {"recipe": asdict(recipe), **asked, "md5": data.md5},
+        )
         ran = record.software
         there, here = where(record.hardware, ran), where(hardware, code)
         if (there, ran.source_sha256) != (here, code.source_sha256):
@@ -100,9 +111,8 @@ def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | No
     """
     if not checkpoint.exists():
         return None
-    state = load_checkpoint(checkpoint)
-    if state.get("identity") != expected["identity"]:
-        raise InputError(f"{checkpoint} is of another configuration; choose another --out")
+    state = _readable(load_checkpoint, checkpoint)
+    _refuse_another(checkpoint, state.get("identity", {}), expected["identity"])
     if state["source_sha256"] != expected["source_sha256"]:
         raise InputError(
             f"{checkpoint} was written by other code than this; go back to that code "
@@ -118,6 +128,38 @@ def resumable(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any] | No
             "names one; go on there or start anew with another --out"
         )
     return state
+
+
+def _readable(read: Callable[[Path], T], path: Path) -> T:
+    """What is read, or what to do about a file that cannot be."""
+    try:
+        return read(path)
+    except InputError as error:
+        raise InputError(f"{error}; delete it to start anew, or choose another --out") from error
+
+
+def _refuse_another(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a run of another configuration, and say in what it differs."""
+    if found == wanted:
+        return
+    there, here = _flat(found), _flat(wanted)
+    differing = [
+        f"{name} {there.get(name)}, not {here.get(name)}"
+        for name in here | there
+        if there.get(name) != here.get(name)
+    ]
+    more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+    raise InputError(
+        f"{path} is of another configuration ({'; '.join(differing[:3])}{more}); "
+        "choose another --out"
+    )
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def contents(data: Dataset) -> str:

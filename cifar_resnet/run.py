@@ -51,7 +51,12 @@ _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the model with the last epoch's weights, in evaluation mode; its record."""
+    """A finished run.
+
+    Attributes:
+        model: with the last epoch's weights, in evaluation mode.
+        record: what it was and what came out.
+    """
 
     model: nn.Module
     record: Record
@@ -114,10 +119,11 @@ def fit(
     out = Path(out)
     recipe = parse(Recipe, asdict(recipe))  # as its record will be read
     check_precision(hardware.precision)
-    _refuse_wrong_input(recipe, data, seed, out, resume=resume, world=world)
+    _refuse_wrong_input(recipe, data, seed, world)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(sole_user(out)), world)
+        on_main(lambda: refuse_used_folder(out, resume=resume), world)
         stack.enter_context(limits_kept())
         stack.callback(torch.set_num_threads, torch.get_num_threads())  # some may be spared
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
@@ -143,9 +149,7 @@ def refuse_wrong_plan(recipe: Recipe, seed: int) -> None:
         raise InputError(f"seed must be between 0 and 2**32 - 1, not {seed!r}")
 
 
-def _refuse_wrong_input(
-    recipe: Recipe, data: Dataset, seed: int, out: Path, *, resume: bool, world: World
-) -> None:
+def _refuse_wrong_input(recipe: Recipe, data: Dataset, seed: int, world: World) -> None:
     refuse_wrong_plan(recipe, seed)
     check(data)
     top = int(max(data.train_labels.max(), data.eval_labels.max()))
@@ -161,7 +165,6 @@ def _refuse_wrong_input(
         )
     if recipe.batch_size % world.size:
         raise InputError(f"batch_size {recipe.batch_size} is no multiple of {world.size} processes")
-    refuse_used_folder(out, resume=resume)
 
 
 @cache
@@ -242,12 +245,12 @@ def _fit(
 
     def keep(last: bool) -> None:
         nonlocal saved
-        display.epoch(progress.history[-1])
         if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
             saved = time.monotonic()
             settings = {"compile": hardware.compile, "cuda_graphs": hardware.cuda_graphs}
             states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(checkpoint, same | settings | states | asdict(progress))
+        display.epoch(progress.history[-1])
 
     forward: Any = data_parallel(model, world)
     if (hardware.compile or device.type == "cuda") and len(progress.history) < recipe.epochs:

@@ -16,13 +16,18 @@ import torch
 
 @dataclass(frozen=True)
 class Software:
-    """What ran: the commit of this project, whether its tree was clean, and versions.
+    """What ran.
 
-    ``clean`` is of the whole checkout, the package and all else: no file that git knows differs
-    from the commit. A new file that git was not told of does not count; ``source_sha256`` does.
-
-    ``source_sha256`` covers every module of the package, so that it identifies the code
-    even where there is no git; `cifar_resnet.results.add` then finds the commit that holds it.
+    Attributes:
+        commit: of this project; None where there is no git.
+        clean: whether no file of the whole checkout that git knows differs from the commit; a
+            new file that git was not told of does not count.
+        source_sha256: of every module of the package, so that it identifies the code even where
+            there is no git; `cifar_resnet.results.add` then finds the commit that holds it.
+        python: its version, as the next three; CUDA's is None without it.
+        torch: see above.
+        torchvision: see above.
+        cuda: see above.
     """
 
     commit: str | None

@@ -8,7 +8,7 @@ from comparisons import DEPTHS
 from findings import Finding, Shown
 from wording import percent, power, scientific
 
-from cifar_resnet.analysis import BARE, DESCENT, LATER, AnalysisRecord, blocks
+from cifar_resnet.analysis import BARE, CHANGE, LATER, SCALED, STEPS, AnalysisRecord, blocks
 from cifar_resnet.networks import build
 
 Analyses = dict[str, AnalysisRecord]
@@ -61,13 +61,8 @@ def gradients_vanish(analyses: Analyses) -> Shown:
 def gradients_highway(analyses: Analyses) -> Shown:
     """Compare how much the gradient depends on layer and depth, plain and residual."""
     record = analyses["gradients"]
-    steps = round(record.values[DESCENT][0])
-    states = {
-        "初始化，有 BN": "",
-        f"走 {steps} 步之后，有 BN": LATER,
-        "初始化，没有 BN": BARE,
-        f"走 {steps} 步之后，没有 BN": BARE + LATER,
-    }
+    steps = round(record.values[STEPS][0])
+    states = {"初始化，有 BN": "", f"训练 {steps} 步之后，有 BN": LATER, "初始化，没有 BN": BARE}
     findings = []
     for state, end in states.items():
         deep = {kind: record.values[f"{kind}56{end}"] for kind in ("plain", "resnet")}
@@ -92,13 +87,14 @@ def gradients_highway(analyses: Analyses) -> Shown:
                 f"{network}{end}{when}": (f"{DEPTHS[network]}，{title}{told}", f"{style} {dashes}")
                 for network, style in styles.items()
                 for when, told, dashes in (("", "，初始化", "dashed"), (LATER, "，之后", ""))
+                if f"{network}{end}{when}" in record.values
             },
             f"{title}：权重梯度的范数（对数轴）",
         )
         panels.append(panel)
         rows += more
     chart = figure(
-        f"每个卷积层权重梯度的范数：虚线是初始化时，实线是逆着梯度走 {steps} 步之后。",
+        f"每个卷积层权重梯度的范数：虚线是初始化时，实线是训练 {steps} 步之后（只有带 BN 的）。",
         panels,
         table(_NORMS, rows),
         legend=[(style, DEPTHS[network]) for network, style in styles.items()],
@@ -106,7 +102,9 @@ def gradients_highway(analyses: Analyses) -> Shown:
     return Shown(
         findings,
         chart,
-        _described(record) + "每步的长度相同。残差网络的两个数都不到朴素网络的十分之一，才算符合。",
+        _described(record)
+        + "训练的几步照配方 `depth`，一直用这一批图。"
+        + "残差网络的两个数都不到朴素网络的十分之一，才算符合。",
     )
 
 
@@ -127,56 +125,61 @@ def _norms(
         for key, (label, _) in shown.items()
     )
     rows = [
-        [label, *(scientific(norms[place]) for place in (0, len(norms) // 2, -1))]
+        [label, *(scientific(record.values[key][i]) for i in (0, len(series[key]) // 2, -1))]
         for key, (label, _) in shown.items()
-        for norms in (record.values[key],)
     ]
     return Panel(title, line_chart(f"{told}。", layers, size, lines)), rows
 
 
 def residuals_small(analyses: Analyses) -> Shown:
-    """Whether the residuals are small beside what the shortcuts bring."""
+    """Whether the residuals are small beside what the shortcuts bring, and change it little."""
     findings, panels, rows = [], [], []
     for record in analyses.values():
-        trained, fresh = record.values["trained"], record.values["fresh"]
-        findings.append(
-            Finding(
-                f"{_network(record)}：训练后 |F(x)| 与 |x| 之比的中位数是 {median(trained):.3f}，"
-                f"初始时 {median(fresh):.3f}",
-                median(trained) < 0.5,
-            )
-        )
-        panels.append(
-            Panel(
-                _network(record),
-                _block_chart(record, {"fresh": "depth-0 dashed", "trained": "depth-1"}),
-            )
-        )
+        network, values = _network(record), record.values
+        for end, what in (("", "|F(x)| 与 |x| 之比"), (CHANGE, "实际改动与 |x| 之比")):
+            trained, fresh = median(values[f"trained{end}"]), median(values[f"fresh{end}"])
+            words = f"{network}：训练后{what}的中位数是 {trained:.3f}，初始时 {fresh:.3f}"
+            findings.append(Finding(words, trained < 0.5))
+        panels.append(Panel(network, _block_chart(record)))
+        columns = (values[f"{kind}{end}"] for end in ("", CHANGE) for kind in ("fresh", "trained"))
         rows += [
-            [f"{_network(record)}，{name}", f"{a:.2f}", f"{b:.2f}"]
-            for name, a, b in zip(_parts(record), fresh, trained, strict=True)
+            [f"{network}，{name}", *(f"{number:.2f}" for number in numbers)]
+            for name, *numbers in zip(_parts(record), *columns, strict=True)
         ]
     first = next(iter(analyses.values()))
+    head = ("块", "残差，初始", "残差，训练后", "改动，初始", "改动，训练后")
     return Shown(
         findings,
         figure(
-            "每块的残差与快捷连接的范数之比：虚线是随机初值，实线是训练之后。",
+            "每块的残差 |F(x)|，以及它对输出的实际改动 |ReLU(F(x)+x) − ReLU(x)|，与 |x| 之比。",
             panels,
-            table(("块", "初始", "训练后"), rows),
-            legend=(("depth-0 dashed", "初始"), ("depth-1", "训练后")),
+            table(head, rows),
+            legend=tuple(_STYLES.values()),
         ),
-        _described(first) + "比值的中位数小于 0.5，才算小得多。",
+        _described(first)
+        + "比值的中位数小于 0.5，才算小得多；"
+        + "随机初值时已经这样小的，说明的是结构，不是训练的结果。",
     )
 
 
-def _block_chart(record: AnalysisRecord, styles: dict[str, str]) -> str:
+_STYLES = {
+    "fresh": ("depth-0 dashed", "残差，初始"),
+    "trained": ("depth-0", "残差，训练后"),
+    f"fresh{CHANGE}": ("depth-1 dashed", "改动，初始"),
+    f"trained{CHANGE}": ("depth-1", "改动，训练后"),
+}
+
+
+def _block_chart(record: AnalysisRecord) -> str:
     names = _parts(record)
-    top = max(max(record.values[key]) for key in styles)
-    lines = [Line(style, list(enumerate(record.values[key], 1))) for key, style in styles.items()]
-    trained = zip(names, record.values["trained"], strict=True)
-    told = "，".join(f"{name} {value:.2f}" for name, value in trained)
+    top = max(max(record.values[key]) for key in _STYLES)
+    lines = [
+        Line(style, list(enumerate(record.values[key], 1))) for key, (style, _) in _STYLES.items()
+    ]
+    trained = zip(names, record.values["trained"], record.values[f"trained{CHANGE}"], strict=True)
+    told = "，".join(f"{name} {ratio:.2f} 和 {change:.2f}" for name, ratio, change in trained)
     return line_chart(
-        f"训练后各块的比值：{told}。",
+        f"训练后各块的残差之比与改动之比：{told}。",
         Axis("块（从输入到输出）", 1, len(names)),
         Axis("比值", 0, top * 1.05),
         lines,
@@ -210,14 +213,16 @@ def single_blocks(analyses: Analyses) -> Shown:
         panels.append(Panel(_network(record), chart))
         names = [f"去掉{'' if name.startswith('第') else ' '}{name}" for name in _parts(record)]
         losses = record.values["loss"] + record.values["loss without"]
+        scaled = ("", *(f"{loss:.2f}" for loss in record.values[SCALED]))
         rows += [
-            [f"{_network(record)}，{name}", percent(share), f"{loss:.2f}"]
-            for name, share, loss in zip(("完整", *names), (whole, *cut), losses, strict=True)
+            [f"{_network(record)}，{name}", percent(share), f"{loss:.2f}", least]
+            for name, share, loss, least in zip(
+                ("完整", *names), (whole, *cut), losses, scaled, strict=True
+            )
         ]
-        least = _parts(record)[cut.index(min(cut))].replace(" ", "")
         words = (
             f"{_network(record)}：完整时 {whole:.1%}，去掉一块之后，中位数 {median(cut):.1%}，"
-            f"最低 {min(cut):.1%}（去掉{least}）"
+            f"最低 {min(cut):.1%}（{names[cut.index(min(cut))]}）"
         )
         usable = median(cut) > 0.8 * whole
         findings.append(
@@ -228,7 +233,7 @@ def single_blocks(analyses: Analyses) -> Shown:
         figure(
             "去掉单独一块、其余不动，在测试图上的准确率；点线是完整的网络。",
             panels,
-            table(("网络", "准确率", "损失"), rows),
+            table(("网络", "准确率", "损失", "分数统一缩放后最小的损失"), rows),
         ),
         _described(next(iter(analyses.values())))
         + "去掉一块之后，准确率的中位数超过完整网络的八成，才算还能用。",

@@ -5,6 +5,7 @@ there as on the rest of the page. Nothing here knows what is drawn.
 """
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -108,16 +109,16 @@ def line_chart(description: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str
     return svg(height, description, [*frame(x, y, height), *drawn])
 
 
-def bar_chart(
-    description: str,
-    rows: Sequence[tuple[str, float, str]],
-    highest: float = 1.0,
-    left: float = 58,
-) -> str:
-    """Horizontal bars from zero: label, value, and the value as text, row by row.
+def _room(label: str) -> float:
+    """About how wide a label is, at most: Chinese characters are twice as wide as others."""
+    return sum(6.8 if unicodedata.east_asian_width(c) in ("Na", "N") else 13.5 for c in label)
 
-    The labels stand in a margin of ``left`` units.
-    """
+
+def bar_chart(
+    description: str, rows: Sequence[tuple[str, float, str]], highest: float = 1.0
+) -> str:
+    """Horizontal bars from zero: label, value, and the value as text, row by row."""
+    left = max(_room(label) for label, _, _ in rows) + 12
     right, pitch = 72, 24
     parts = []
     for index, (label, value, written) in enumerate(rows):
@@ -219,8 +220,9 @@ def figure(
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     """An HTML table of plain text; the first cell of each row is its heading."""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{escape(first)}</th>'
@@ -228,4 +230,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         + "</tr>"
         for first, *rest in rows
     )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -4,14 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from analyses import gradients_highway, gradients_vanish, residuals_small, single_blocks
-from comparisons import (
-    calibration_error,
-    depth_family,
-    equal_operations,
-    one_left_out,
-    stem_variants,
-)
+from comparisons import depth_family, equal_operations, one_left_out, stem_variants
 from findings import Shown
+from records import calibration_error
 
 from cifar_resnet.experiments import select
 

@@ -4,6 +4,7 @@ The weights, the normalisation and the names of the classes are the package's ow
 itself is in ``docs/assets/classifier``, and a test compares its answers with the package's.
 """
 
+import hashlib
 import json
 from html import escape
 
@@ -18,6 +19,9 @@ from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.predict import WEIGHTS
 
 FOLDER = "assets/classifier"
+# What every browser of today opens.
+TYPES = ",".join(f"image/{name}" for name in ("png", "jpeg", "webp", "gif", "avif", "bmp"))
+RAMP = '<br>低<span class="classifier-ramp" role="img" aria-label="到"></span>高'
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,7 +29,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if offline(config):
         return files
     about = {
-        "weights": WEIGHTS.name,
+        # By its content, or a cache could answer with those of an earlier version.
+        "weights": f"{WEIGHTS.name}?{hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}",
         "bytes": WEIGHTS.stat().st_size,
         "mean": MEAN,
         "std": STD,
@@ -46,8 +51,8 @@ def classifier(results: Results) -> str:
         origin = f"由配方 `{run.recipe.name}` 训练而成，种子 {run.seed}，"
     canvases = "".join(
         f'<figure><canvas width="32" height="32" role="img" aria-label="{label}"></canvas>'
-        f"<figcaption>{label}</figcaption></figure>"
-        for label in ("网络看到的 32×32", "哪里支持这个答案")
+        f"<figcaption>{label}{ramp}</figcaption></figure>"
+        for label, ramp in (("网络看到的 32×32", ""), ("哪里支持这个答案", RAMP))
     )
     return (
         f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载；{origin}"
@@ -56,7 +61,7 @@ def classifier(results: Results) -> str:
         "<noscript><p>这一页要用 JavaScript 运行模型；请在浏览器设置里启用它，再重新打开。"
         "</p></noscript>"
         '<p><label class="md-button">选一张图片'
-        '<input type="file" accept="image/*" autocomplete="off" data-part="file"></label>'
+        f'<input type="file" accept="{TYPES}" autocomplete="off" data-part="file"></label>'
         " 或拖进这一页，或直接粘贴。</p>"
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'

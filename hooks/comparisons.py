@@ -1,29 +1,32 @@
-"""Findings from experiments: arms compared by their runs."""
+"""Arms of experiments compared by their runs: findings about claims, and tables arm by arm."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from statistics import median
+from statistics import mean, median
 
 from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
 from findings import Finding, Shown
-from records import accuracy, spread
-from wording import percent
+from records import Results, accuracy, calibration_error, spread
+from wording import PENDING, duration, markdown_table, percent, settings
 
 from cifar_resnet.bench import training_flops
-from cifar_resnet.experiments import Experiment
+from cifar_resnet.experiments import Experiment, jobs, select
 from cifar_resnet.recipe import assignments
 from cifar_resnet.record import Record
 
 Arms = dict[str, list[Record]]
 
 
+def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
+    """The finished runs of each arm."""
+    found: Arms = {arm.label: [] for arm in experiment.arms}
+    for job in jobs([experiment]):
+        found[job.arm.label] += filter(job.answered_by, runs)
+    return found
+
+
 def _train_accuracy(run: Record) -> float:
     return run.history[-1].train_accuracy
-
-
-def calibration_error(run: Record) -> float:
-    """Of the last epoch's weights."""
-    return run.metrics.calibration_error
 
 
 def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool | None:
@@ -39,9 +42,15 @@ def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool 
     return abs(a[0] - b[0]) > a[1] + b[1]
 
 
-def compare(
-    runs: Arms, labels: dict[str, str], more: str, less: str, value: Callable[[Record], float]
-) -> Finding:
+def _difference(
+    a: tuple[float, float | None], b: tuple[float, float | None]
+) -> tuple[bool | None, str, str]:
+    """Whether two means are `apart`, whether the first is higher or lower, and by how much."""
+    word = "高" if a[0] > b[0] else "低"
+    return apart(a, b), word, f"{abs(a[0] - b[0]) * 100:.2f} 个百分点"
+
+
+def compare(runs: Arms, more: str, less: str, value: Callable[[Record], float]) -> Finding:
     """Whether one arm has more of something than another, beyond the spread of the seeds."""
     words: dict[Callable[[Record], float], str] = {
         accuracy: "测试准确率",
@@ -49,16 +58,13 @@ def compare(
         calibration_error: "校准误差",
     }
     first, second = spread(runs[more], value), spread(runs[less], value)
-    pair = f"{words[value]}：{labels[more]} {percent(*first)}，{labels[less]} {percent(*second)}"
-    ahead = first[0] > second[0]
-    gap = abs(first[0] - second[0]) * 100
-    differ = apart(first, second)
+    pair = f"{words[value]}：{LABELS[more]} {percent(*first)}，{LABELS[less]} {percent(*second)}"
+    differ, word, gap = _difference(first, second)
     if differ is None:
-        return Finding(f"{pair}，相差 {gap:.2f} 个百分点；只有一个种子，先不下结论", None)
+        return Finding(f"{pair}，相差 {gap}；只有一个种子，先不下结论", None)
     if not differ:
         return Finding(f"{pair}，差别没有超出种子之间的波动，分不出高下", False)
-    word = "高" if ahead else "低"
-    return Finding(f"{pair}，前者{word} {gap:.2f} 个百分点，超出种子之间的波动", ahead)
+    return Finding(f"{pair}，前者{word} {gap}，超出种子之间的波动", word == "高")
 
 
 def _conditions(experiment: Experiment, runs: Arms) -> str:
@@ -78,13 +84,16 @@ def _conditions(experiment: Experiment, runs: Arms) -> str:
     )
 
 
-STEMS = {
+DEPTHS = {
+    f"{kind}{depth}": words.format(depth)
+    for kind, words in (("plain", "朴素 {} 层"), ("resnet", "ResNet-{}"))
+    for depth in (20, 32, 44, 56)
+}
+LABELS = DEPTHS | {
     "original": "7×7/2 有池化",
     "small-conv": "3×3/1 有池化",
     "no-pooling": "7×7/2 无池化",
     "full": "3×3/1 无池化",
-}
-LEFT_OUT = {
     "everything": "全部用上",
     "no-momentum": "去掉动量",
     "no-momentum-same-step": "去掉动量，学习率 1.0",
@@ -93,18 +102,22 @@ LEFT_OUT = {
     "no-label-smoothing": "去掉标签平滑",
     "no-erasing": "去掉随机擦除",
     "no-crop-and-flip": "去掉裁剪翻转",
-}
-DEPTHS = {
-    f"{kind}{depth}": words.format(depth)
-    for kind, words in (("plain", "朴素 {} 层"), ("resnet", "ResNet-{}"))
-    for depth in (20, 32, 44, 56)
+    "sgd": "换成 SGD",
+    "full-resolution": "全程 32×32",
+    "random-flip": "随机翻转",
+    "batch-256": "批大小 256",
+    "no-nesterov": "去掉 Nesterov",
+    "no-warm-up": "不预热",
+    "notes-erasing": "擦除照 notes",
+    "fp32": "float32",
+    "bf16": "bf16",
 }
 PAPER_EPOCHS = 164  # 64,000 steps with batches of 128 (He et al. 2015, section 4.2)
 # He et al. 2015, table 6: test error of their residual networks.
 CITED = {"resnet20": "8.75%", "resnet32": "7.51%", "resnet44": "7.17%", "resnet56": "6.97%"}
 
 
-def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
+def _bars(runs: Arms, caption: str) -> str:
     """Test accuracy of each arm; where the networks differ, the table adds what they cost."""
     rows, cells = [], []
     networks_differ = len({group[0].recipe.network for group in runs.values()}) > 1
@@ -112,7 +125,7 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
     head += ["训练一张图的浮点运算", "张/秒（没有独占机器）"] if networks_differ else ["校准误差"]
     for label, group in runs.items():
         middle, deviation = spread(group, accuracy)
-        rows.append((labels[label], middle, percent(middle)))
+        rows.append((LABELS[label], middle, percent(middle)))
         more = [percent(*spread(group, calibration_error))]
         if networks_differ:
             flops = _flops(group[0].recipe.network)
@@ -120,7 +133,7 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
             more = [f"{flops / 1e9:.2f} G", f"{rate:,.0f}"]
         cells.append(
             [
-                labels[label],
+                LABELS[label],
                 percent(middle, deviation),
                 percent(*spread(group, _train_accuracy)),
                 str(len(group)),
@@ -130,7 +143,7 @@ def _bars(runs: Arms, labels: dict[str, str], caption: str) -> str:
     told = "，".join(f"{label} {written}" for label, _, written in rows)
     return figure(
         caption,
-        [Panel("测试准确率", bar_chart(f"测试准确率：{told}。", rows, left=100))],
+        [Panel("测试准确率", bar_chart(f"测试准确率：{told}。", rows))],
         table(head, cells),
         wide=True,
     )
@@ -143,12 +156,12 @@ def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown
     """Compare stems pair by pair; the first of each should be more accurate."""
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, STEMS, more, less, accuracy) for more, less in pairs]
+        findings = [compare(runs, more, less, accuracy) for more, less in pairs]
         caption = (
             "起始部分的四种组合：3×3/1 指第一个卷积的核 3×3、步幅 1，"
             "7×7/2 指核 7×7、步幅 2；池化留或不留。"
         )
-        return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
+        return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
 
     return show
 
@@ -157,10 +170,10 @@ def equal_operations(more: str, less: str) -> Callable[[Experiment, Arms], Shown
     """Compare two stems whose runs needed as many operations; the first should be more accurate."""
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, STEMS, more, less, accuracy)]
-        told = "，".join(f"{STEMS[k]}训练 {runs[k][0].recipe.epochs} 轮" for k in (more, less))
+        findings = [compare(runs, more, less, accuracy)]
+        told = "，".join(f"{LABELS[k]}训练 {runs[k][0].recipe.epochs} 轮" for k in (more, less))
         caption = f"训练的运算量大致相等：{told}。"
-        return Shown(findings, _bars(runs, STEMS, caption), _conditions(experiment, runs))
+        return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
 
     return show
 
@@ -175,8 +188,8 @@ def one_left_out(
 
     def show(experiment: Experiment, runs: Arms) -> Shown:
         label = labels[0]
-        findings = [compare(runs, LEFT_OUT, "everything", other, accuracy) for other in labels]
-        findings += [compare(runs, LEFT_OUT, label, "everything", value) for value in more]
+        findings = [compare(runs, "everything", other, accuracy) for other in labels]
+        findings += [compare(runs, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
         if len(labels) > 1:
             caption = "全部配置，与去掉这一项的两组：学习率不变，或者步子一样大。"
@@ -188,7 +201,7 @@ def one_left_out(
             conditions += _underfitted(runs["everything"])
         if label in ("no-erasing", "no-crop-and-flip"):
             conditions += "两组的训练图增强不同，训练准确率不能直接相比。"
-        return Shown(findings, _bars(runs, LEFT_OUT, caption), conditions)
+        return Shown(findings, _bars(runs, caption), conditions)
 
     return show
 
@@ -209,7 +222,7 @@ def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
                 pair = (f"plain{low}", f"plain{high}")
             else:
                 pair = (f"resnet{high}", f"plain{high}")
-            findings.append(compare(runs, DEPTHS, *pair, value))
+            findings.append(compare(runs, *pair, value))
         if kind == "resnet":
             findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}", _train_accuracy))
         return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
@@ -241,7 +254,7 @@ def _early(runs: Arms) -> str:
 
 def _no_less(runs: Arms, deep: str, shallow: str, value: Callable[[Record], float]) -> Finding:
     """Whether the deep network is not worse than the shallow one."""
-    found = compare(runs, DEPTHS, shallow, deep, value)
+    found = compare(runs, shallow, deep, value)
     return Finding(found.words, None if found.holds is None else not found.holds)
 
 
@@ -261,14 +274,14 @@ def _error_curves(runs: Arms) -> str:
         for label in names:
             last[label] = [spread(runs[label], v) for v in (_train_accuracy, accuracy)]
         told = "；".join(
-            f"{DEPTHS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
+            f"{LABELS[label]}训练 {1 - last[label][0][0]:.1%}，测试 {1 - last[label][1][0]:.1%}"
             for label in names
         )
         top = Axis("错误率", 0, 1, "{:.0%}".format)
         panels.append(Panel(title, line_chart(f"{title}，最后一轮：{told}。", across, top, lines)))
     rows = [
         [
-            DEPTHS[label],
+            LABELS[label],
             *(percent(1 - middle, deviation) for middle, deviation in last[label]),
             CITED.get(label, "—"),
         ]
@@ -283,3 +296,56 @@ def _error_curves(runs: Arms) -> str:
             for index, label in enumerate(label for label in runs if label.startswith("plain"))
         ],
     )
+
+
+def parts(results: Results, *names: str) -> str:
+    """Experiments arm by arm: accuracy, against that of the first arm, and time if it counts.
+
+    Arms without runs are told in a sentence.
+    """
+    return "\n".join(_arms(results, experiment) for experiment in select(list(names)))
+
+
+def _arms(results: Results, experiment: Experiment) -> str:
+    found = arms(experiment, results.runs)
+    first, *_ = found.values()
+    against = ["与第一组相比"] if first else []
+    time = ["训练用时"] if experiment.timed else []
+    head = ("组别", "测试准确率", *against, *time, "次数", "改了什么")
+    rows = []
+    first_changes = experiment.arms[0].changes
+    for arm in experiment.arms:
+        runs = found[arm.label]
+        if not runs:
+            continue
+        own = settings({k: v for k, v in arm.changes.items() if first_changes.get(k) != v})
+        rows.append(
+            [
+                LABELS[arm.label],
+                percent(*spread(runs, accuracy)),
+                *(_against(runs, first) if runs is not first else "" for _ in against),
+                *(duration(mean(run.train_seconds for run in runs)) for _ in time),
+                str(len(runs)),
+                "<br>".join(f"`{word}`" for word in own),
+            ]
+        )
+    epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
+    told = f"每组 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
+    networks = "、".join(sorted({f"`{job.recipe.network}`" for job in jobs([experiment])}))
+    left_out = ("network", "epochs")
+    common = settings({k: v for k, v in first_changes.items() if k not in left_out})
+    also = f"，各组都改 {'、'.join(f'`{word}`' for word in common)}" if common else ""
+    start = f"实验 `{experiment.name}`，网络 {networks}，{told}{also}"
+    waiting = "、".join(LABELS[label] for label, runs in found.items() if not runs)
+    if not rows:
+        return f"\n{start}（{waiting}）：{PENDING}。\n"
+    rest = f"\n{PENDING} 还缺的组：{waiting}。\n" if waiting else ""
+    return f"\n{start}：\n{markdown_table(head, rows)}{rest}"
+
+
+def _against(runs: Sequence[Record], first: Sequence[Record]) -> str:
+    """By how much an arm is better or worse than another, if by more than the seeds' spread."""
+    differ, word, gap = _difference(spread(runs, accuracy), spread(first, accuracy))
+    if differ is None:
+        return "种子太少"
+    return f"{word} {gap}" if differ else "分不出高下"

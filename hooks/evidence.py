@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claims import CLAIMS, Claim
-from comparisons import DEPTHS, Arms
+from comparisons import DEPTHS, Arms, arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
 from wording import PENDING, UNMEASURED, markdown_table, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
-from cifar_resnet.record import Record
 
 OPEN = "待定"
 _KINDS = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
@@ -108,15 +107,29 @@ def claims(results: Results) -> str:
         waiting = PENDING if claim.experiments else UNMEASURED
         verdict = seen.badge(results) if seen else waiting
         source = _code(seen.sources if seen else claim.experiments or claim.analyses)
+        origin = f"出自：{claim.origin}；证据：{source}"
         rows.append(
             (
-                f"[{claim.words}]({claim.page}#evidence-{name})",
+                f"[{claim.words}]({claim.page}#evidence-{name})"
+                f'<span class="claim-origin">{origin}</span>',
                 verdict,
-                source,
-                f'<span class="whole">{claim.origin}</span>',
             )
         )
-    return markdown_table(("论断", "判定", "证据", "出自"), rows)
+    return markdown_table(("论断", "判定"), rows)
+
+
+def tally(results: Results) -> str:
+    """How many claims came out which way."""
+    seen = [_look(claim, results) for claim in CLAIMS.values()]
+    if not any(seen):
+        return PENDING
+    verdicts = [_verdict(found.shown.findings) if found else OPEN for found in seen]
+    counts = (
+        f'<span class="verdict verdict-{kind}">{verdict}</span> {verdicts.count(verdict)} 条'
+        for verdict, kind in _KINDS.items()
+        if verdict in verdicts
+    )
+    return f'<span class="tally">{len(CLAIMS)} 条论断，{"，".join(counts)}</span>'
 
 
 def _claim(name: str) -> Claim:
@@ -158,14 +171,6 @@ def _limits(experiment: Experiment, runs: Arms, *, shortened: bool) -> str:
     if min(map(len, runs.values())) < len(experiment.seeds):
         parts.append("种子未满")
     return "，".join(filter(None, parts))
-
-
-def arms(experiment: Experiment, runs: Sequence[Record]) -> Arms:
-    """The finished runs of each arm."""
-    found: Arms = {arm.label: [] for arm in experiment.arms}
-    for job in jobs([experiment]):
-        found[job.arm.label] += filter(job.answered_by, runs)
-    return found
 
 
 def _verdict(findings: Sequence[Finding]) -> str:

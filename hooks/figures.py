@@ -5,9 +5,9 @@ import io
 import math
 from itertools import pairwise
 
+import charts
 import torch
 from charts import Axis, Line, Panel, bar_chart, line_chart, table
-from charts import figure as chart
 from mkdocs.exceptions import PluginError
 from PIL import Image
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def lr_schedule() -> str:
         rows = [[f"{epoch:g}", f"{value:.4f}"] for epoch, value in points[::20]]
         tables.append(table((f"轮次（{name}）", "学习率"), rows))
     caption = "学习率在每一步都重新计算；曲线由包里的 learning_rate 函数算出。"
-    return chart(caption, panels, "".join(tables))
+    return charts.figure(caption, panels, "".join(tables))
 
 
 def momentum() -> str:
@@ -63,7 +63,7 @@ def momentum() -> str:
         columns.append([f"{lengths[step - 1]:.3f}" for step in (1, 10, 20, 30, 40)])
     last = "，".join(f"{label}到 {line.points[-1][1]:.2f}" for label, line in lines.items())
     top = Axis("步长", 0, 1.05)
-    return chart(
+    return charts.figure(
         "梯度一直是 1、学习率取峰值时，make_optimizer 建的优化器每一步走多远。",
         [
             Panel(
@@ -93,7 +93,7 @@ def weight_decay() -> str:
         columns.append([f"{places[step]:.3f}" for step in (0, 1000, 2000, 3000, 4000)])
     reference = Line("reference", [(0, math.exp(-1)), (steps, math.exp(-1))])
     last = "，".join(f"{label} 时剩 {line.points[-1][1]:.2f}" for label, line in lines.items())
-    return chart(
+    return charts.figure(
         "没有梯度时，一个从 1 开始的权重怎样缩小；动量与学习率的峰值同 notes。点线是 1/e。",
         [
             Panel(
@@ -153,7 +153,7 @@ def label_smoothing() -> str:
         panels.append(Panel(title, bar_chart(description, bars)))
         columns.append([f"{value:.3f}" for value in values])
     rows = list(zip(CLASSES, *columns, strict=True))
-    return chart(
+    return charts.figure(
         "一张“猫”的目标分布，由损失函数的梯度反推得到。",
         panels,
         table(("类别", *(panel.title for panel in panels)), rows),

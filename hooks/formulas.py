@@ -15,10 +15,10 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import Files
 
 _MARKED = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
-# Browsers may break a line between a formula and the punctuation after it.
-_BEFORE_A_STOP = re.compile(
-    r'(<span class="arithmatex">\\\((?:(?!</span>).)*?\\\)</span>[，。、；：！？）”]+)', re.DOTALL
-)
+# Browsers may break a line between a formula and the punctuation beside it.
+_FORMULA = r'<span class="arithmatex">\\\((?:(?!</span>).)*?\\\)</span>'
+_STOPS = "[，。、；：！？）”]"
+_WITH_STOPS = re.compile(rf"([（“]+{_FORMULA}{_STOPS}*|{_FORMULA}{_STOPS}+)", re.DOTALL)
 _rendered: dict[tuple[str, bool], str] = {}  # lives as long as `mkdocs serve`
 
 
@@ -38,7 +38,7 @@ def on_env(env: Any, config: MkDocsConfig, files: Files) -> None:
                 raise PluginError(f"{where}: formula {formula[0]!r}: {answer['error']}")
             _rendered[formula] = answer["html"]
     for page in pages:
-        whole = _BEFORE_A_STOP.sub(r'<span class="whole">\1</span>', page.content or "")
+        whole = _WITH_STOPS.sub(r'<span class="whole">\1</span>', page.content or "")
         page.content = _MARKED.sub(_replacement, whole)
 
 

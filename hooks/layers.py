@@ -61,7 +61,8 @@ def layer_table() -> str:
     """ResNet-18 as torchvision has it and as the note does, side by side, on a 32x32 image."""
     networks = [measure(resnet18(weights=None)), measure(get_cifar_resnet())]
     rows = [
-        [f"<code>{name}</code>", *(c for n in networks for c in _cells(n[name]))] for name in LAYERS
+        [f"<code>{name}</code>", *(c for n in networks for c in _cells(name, n[name]))]
+        for name in LAYERS
     ]
     rows.append(["合计", *(cell for network in networks for cell in _total(network))])
     networks_head = "".join(
@@ -77,13 +78,12 @@ def layer_table() -> str:
     return f'<div class="layer-table unbroken">{table}</div>'
 
 
-def _cells(layer: Layer) -> tuple[str, ...]:
-    pooled = len(layer.shape) < 3 or layer.shape[1:] == (1, 1)
+def _cells(name: str, layer: Layer) -> tuple[str, ...]:
     return (
         "×".join(map(str, layer.shape)),
         f"{layer.parameters:,}",
         millions(layer.multiply_adds),
-        "整幅" if pooled and layer.multiply_adds < 1e6 else f"{layer.field}",
+        "整幅" if name in ("avgpool", "fc") else f"{layer.field}",
     )
 
 

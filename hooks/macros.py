@@ -1,9 +1,10 @@
 """MkDocs hook: what a page writes in double braces is filled in from records and code.
 
     {{ accuracy("notes-cpu") }}       test accuracy of a recipe's runs, or 待训练
-    {{ headline() }}                  the results so far, one card a recipe
+    {{ headline() }}                  the results so far, one card a recipe; or of named ones
     {{ evidence("degradation") }}     a claim with what was measured and the verdict
     {{ claims() }}                    all claims in a table
+    {{ tally() }}                     how many of them hold
     {{ figure("lr_schedule") }}       also momentum, weight_decay, label_smoothing, augmentations
     {{ layer_table() }}               the two networks, layer by layer
 
@@ -24,15 +25,17 @@ import records
 import results_page
 import torch
 from classifier import classifier
-from evidence import claims, evidence
+from comparisons import parts
+from evidence import claims, evidence, tally
 from figures import figure
 from layers import layer_table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pace import fast, pace
 from records import RECORDS, Results, find_outdated, read_results
-from speed import contention, fast, goals, pace, parts, speed
+from speed import contention, goals, speed
 from wording import PENDING, percent
 
 _CALL = re.compile(r"\{\{ *(\w+)\(([^{}\n]*)\) *\}\}")
@@ -55,6 +58,7 @@ ON_RESULTS: dict[str, Callable[..., str]] = {"accuracy": accuracy} | {
     for function in (
         evidence,
         claims,
+        tally,
         results_page.headline,
         results_page.learning_curves,
         results_page.confusion_matrix,

@@ -1,9 +1,9 @@
 """Runs in a notebook's kernel before its cells: behind each shown chart a table of its data."""
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
+from charts import table
 from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -36,16 +36,11 @@ def tables(axes: Axes) -> str:
     found = ""
     for along, columns in groups.items():
         head = (axes.get_xlabel() or "x", *columns)
-        top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-        body = "".join(
-            f'<tr><th scope="row">{escape(place)}</th>'
-            + "".join(f"<td>{value:.3g}</td>" for value in row)
-            + "</tr>"
+        rows = (
+            [place, *(f"{value:.3g}" for value in row)]
             for place, *row in zip(along, *columns.values(), strict=True)
         )
-        title = escape(axes.get_title())
-        found += f"<table><caption>{title}</caption>" if title else "<table>"
-        found += f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+        found += table(head, rows, axes.get_title())
     return found
 
 
@@ -55,7 +50,10 @@ def show(*arguments: Any, **more: Any) -> None:
     found = "".join(tables(axes) for figure in figures for axes in figure.axes)
     _show(*arguments, **more)
     if found:
-        folded = f'<details class="data"><summary>数据表</summary>{found}</details>'
+        folded = (
+            '<details class="data" data-search-exclude>'
+            f"<summary>数据表</summary>{found}</details>"
+        )
         display({"text/html": folded}, raw=True)  # type: ignore[no-untyped-call]
 
 

@@ -6,7 +6,7 @@ that, so that formulas, links, headings and search work as on any page.
 
 Pictures are SVG without a background: their text is in the page's font, and what matplotlib
 draws in black takes the page's own colour, light or dark. Behind each is a table of its data
-(``notebook_tables.py``).
+(``notebook_tables.py``). A notebook's first paragraph describes its page to search engines.
 
 Other pages get the buttons to download and to run a notebook where they first speak of it.
 
@@ -66,22 +66,37 @@ def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> None:
         if not cached.exists():
             execute(config, files)
             escaped = str(page.content).split("<")[0]  # mkdocs-jupyter appends styles
-            shown = _recolour(html.unescape(escaped))
+            shown = _tidy(html.unescape(escaped))
             write_atomically(cached, lambda part: part.write_text(shown, "utf-8"))
-        page.markdown = _with_buttons(cached.read_text("utf-8"), page, config)
+        markdown = cached.read_text("utf-8")
+        page.meta.setdefault("description", _described(markdown))
+        page.markdown = _with_buttons(markdown, page, config)
         Page.render(page, config, files)
 
     page.render = render  # type: ignore[method-assign]
 
 
-def _recolour(markdown: str) -> str:
-    """Black in pictures becomes the page's own colour."""
-    return re.sub(
-        "<svg .*?</svg>",
-        lambda drawing: drawing[0].replace("#000000", "currentColor"),
-        markdown,
-        flags=re.DOTALL,
-    )
+def _tidy(markdown: str) -> str:
+    """In pictures black becomes the page's own colour; when and by what they were made goes.
+
+    So do names that nothing in the picture refers to: another picture has them, too.
+    """
+
+    def tidy(drawing: re.Match[str]) -> str:
+        kept = re.sub("<metadata>.*?</metadata>", "", drawing[0], flags=re.DOTALL)
+        used = set(re.findall("[(\"]#([^)\"]+)", kept))
+        kept = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", kept)
+        return kept.replace("#000000", "currentColor")
+
+    return re.sub("<svg .*?</svg>", tidy, markdown, flags=re.DOTALL)
+
+
+def _described(markdown: str) -> str:
+    """The first paragraph below the title as plain text, in whole sentences without formulas."""
+    _, first, *_ = re.split(r"\n\s*\n", markdown.strip() + "\n\n")
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first)
+    sentences = re.findall("[^。？！\n]+[。？！]", text)
+    return re.sub('[`*"<>&]', "", "".join(s for s in sentences if "$" not in s))
 
 
 def _with_buttons(markdown: str, page: Page, config: MkDocsConfig) -> str:
@@ -117,7 +132,8 @@ def _buttons(href: str, path: str, config: MkDocsConfig) -> str:
 def _key(page: Page) -> str:
     package = Path(cifar_resnet.__file__).parent
     sources = [Path(page.file.abs_src_path or ""), *TEMPLATES.rglob("*"), *package.rglob("*")]
-    sources += [Path(__file__), Path(__file__).with_name("notebook_tables.py")]
+    shows = ("notebooks.py", "notebook_tables.py", "charts.py")
+    sources += [Path(__file__).with_name(name) for name in shows]
     digest = hashlib.sha256("\n".join([sys.version, *_INSTALLED]).encode())
     for path in sorted(sources):
         if path.is_file() and path.suffix != ".pyc":

@@ -40,6 +40,11 @@ def accuracy(run: Record) -> float:
     return run.metrics.accuracy
 
 
+def calibration_error(run: Record) -> float:
+    """Of the last epoch's weights."""
+    return run.metrics.calibration_error
+
+
 def label(recipe: Recipe) -> str:
     """A recipe in words: its name, its length, how many other fields are not the named one's.
 
@@ -47,7 +52,7 @@ def label(recipe: Recipe) -> str:
     >>> label(get_recipe("fast", epochs=34)), label(get_recipe("fast", epochs=34, momentum=0.9))
     ('fast，34 轮', 'fast，34 轮，另改 1 项')
     """
-    others = len(differences(recipe))
+    others = len(changed_fields(recipe))
     return f"{recipe.name}，{recipe.epochs} 轮{f'，另改 {others} 项' if others else ''}"
 
 
@@ -124,7 +129,7 @@ def read_results(folder: Path) -> Results:
     compared, alone = _experiments_recipes()
     for run in every:
         recipe = run.recipe
-        usual = not differences(recipe) and recipe not in compared
+        usual = not changed_fields(recipe) and recipe not in compared
         if recipe.network == "resnet18" and (usual or recipe in alone):
             groups.setdefault(recipe, []).append(run)
     ordered = [
@@ -156,10 +161,11 @@ def find_outdated(results: Results, cache: Path) -> dict[str, str]:
 
     Args:
         results: what is published.
-        cache: folder that keeps the answer until code or records change.
+        cache: folder that keeps the answer until code, torch or records change.
     """
     every: list[Record | AnalysisRecord] = [*results.runs, *results.analyses.values()]
-    known = " ".join([software().source_sha256, *(record.checksum for record in every)])
+    ran = software()
+    known = " ".join([ran.source_sha256, ran.torch, *(record.checksum for record in every)])
     key = hashlib.sha256(known.encode()).hexdigest()
     kept = cache / f"outdated-{key[:16]}.json"
     if not kept.exists():
@@ -173,7 +179,7 @@ def find_outdated(results: Results, cache: Path) -> dict[str, str]:
     return answer
 
 
-def differences(recipe: Recipe) -> list[str]:
+def changed_fields(recipe: Recipe) -> list[str]:
     """Fields in which a recipe differs from the packaged one of its name, epochs left out."""
     return settings({k: v for k, v in changes(recipe).items() if k != "epochs"})
 

@@ -19,7 +19,7 @@ from charts import (
     line_chart,
     table,
 )
-from records import RECORDS, Group, Results, accuracy, differences
+from records import RECORDS, Group, Results, accuracy, calibration_error, changed_fields
 from wording import (
     CLASSES,
     PENDING,
@@ -39,17 +39,20 @@ from cifar_resnet.record import Epoch, Record
 _CURVES = (("train", "训练"), ("eval", "测试"))
 
 
-def headline(results: Results) -> str:
-    """One card a recipe: test accuracy after the last epoch, and what it took."""
+def headline(results: Results, *names: str) -> str:
+    """One card a recipe, the named ones or all: test accuracy after the last epoch, its cost."""
     if not results.groups:
         return pending("还没有完成的训练")
-    cards = [_card(group, results) for group in results.groups]
-    full = get_recipe("notes")
-    if all(group.recipe != full for group in results.groups):
-        cards.append(
-            f'<div class="card"><p class="card-title">{full.name}，{full.epochs} 轮</p>'
-            f"<p>{PENDING}</p><p>笔记的完整配置，适合 GPU，还没有完整训练过</p></div>"
-        )
+    named = [get_recipe(name) for name in names]
+    cards = [
+        _card(group, results) for group in results.groups if group.recipe in named or not names
+    ]
+    cards += [
+        f'<div class="card"><p class="card-title">{recipe.name}，{recipe.epochs} 轮</p>'
+        f"<p>{PENDING}</p></div>"
+        for recipe in named or [get_recipe("notes")]
+        if results.published(recipe.name) is None
+    ]
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
@@ -58,7 +61,8 @@ def _card(group: Group, results: Results) -> str:
     seeds = "、".join(str(run.seed) for run in group.runs)
     spread = f"{n} 次运行的均值 ± 样本标准差" if n > 1 else "单次运行"
     times = mean(run.train_seconds for run in group.runs)
-    number = percent(*group.spread(accuracy))
+    number, *more = percent(*group.spread(accuracy)).partition("\u00a0")
+    deviation = f"<small>{''.join(more)}</small>" if more[1] else ""
     title = f"{escape(group.label)} {results.mark(group.ids)}"
     lines = (
         f"测试集准确率，{spread}（种子 {seeds}）",
@@ -66,7 +70,7 @@ def _card(group: Group, results: Results) -> str:
     )
     return (
         f'<div class="card"><p class="card-title">{title}</p>'
-        f'<p class="card-number">{number}</p>'
+        f'<p class="card-number">{number}{deviation}</p>'
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</div>"
     )
@@ -204,7 +208,7 @@ def calibration(group: Group) -> str:
     for parts in zip(*(run.metrics.calibration for run in group.runs), strict=True):
         count = sum(part[0] for part in parts)
         bins.append((count, *(sum(p[0] * p[k] for p in parts) / (count or 1) for k in (1, 2))))
-    error = percent(*group.spread(lambda run: run.metrics.calibration_error))
+    error = percent(*group.spread(calibration_error))
     leaning = sum(count * (accuracy - confidence) for count, confidence, accuracy in bins)
     words = "偏保守：实际准确率高于置信度" if leaning > 0 else "偏自信：实际准确率低于置信度"
     rows = [
@@ -286,17 +290,17 @@ def tuning(results: Results) -> str:
     """Single runs on the held-out images, by accuracy."""
     if not results.tuning:
         return pending("还没有在留出集上的试验")
-    head = ("配方", "改动", "轮数", "留出集准确率", "留出集损失", "种子", "记录（UTC）")
+    head = ("配方", "留出集准确率", "留出集损失", "轮数", "种子", "记录（UTC）", "改动")
     runs = sorted(results.tuning, key=lambda run: -run.metrics.accuracy)
     rows = [
         [
             f"`{run.recipe.name}`",
-            "<br>".join(f"`{difference}`" for difference in differences(run.recipe)) or "无",
-            str(run.recipe.epochs),
             percent(run.metrics.accuracy),
             f"{run.metrics.loss:.3f}",
+            str(run.recipe.epochs),
             str(run.seed),
             _link(run, date(run.finished)),
+            _lines(changed_fields(run.recipe)),
         ]
         for run in runs
     ]
@@ -319,29 +323,20 @@ def compared(results: Results) -> str:
     runs = [run for run in results.runs if run.id not in shown]
     if not runs:
         return pending("还没有完成的对照实验")
-    head = (
-        *("配方", "轮数", "网络", "改动", "种子", "准确率"),
-        *("提交", "指纹", "设备", "精度", "torch", "用时", "记录（UTC）"),
-    )
+    head = ("配方", "准确率", "网络", "轮数", "种子", "用时", "记录（UTC）", "改动")
     rows = []
     for run in sorted(runs, key=lambda run: (run.recipe.name, run.recipe.network, run.seed)):
-        changes = [d for d in differences(run.recipe) if not d.startswith("network=")]
-        hardware = run.hardware
+        changes = [d for d in changed_fields(run.recipe) if not d.startswith("network=")]
         rows.append(
             [
                 f"`{run.recipe.name}`",
-                str(run.recipe.epochs),
-                f"`{run.recipe.network}`",
-                "<br>".join(f"`{change}`" for change in changes) or "无",
-                str(run.seed),
                 percent(run.metrics.accuracy),
-                f"`{(run.software.commit or run.software.source_sha256)[:7]}`",
-                f"`{_digest(run)[:7]}`",
-                device(hardware.device, hardware.name, hardware.threads),
-                precision(hardware.precision, hardware.compile, hardware.cuda_graphs),
-                run.software.torch,
+                f"`{run.recipe.network}`",
+                str(run.recipe.epochs),
+                str(run.seed),
                 duration(run.train_seconds),
                 _link(run, date(run.finished)) + results.mark([run.id]),
+                _lines(changes),
             ]
         )
     # Folded: its many rows would hold up the page's first layout.
@@ -357,7 +352,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     facts = {
         "准确率": percent(run.metrics.accuracy),
         "翻转平均": percent(run.flip_averaged_accuracy or 0),
-        "代码提交": _commit(run),
+        "代码提交": f"`{run.software.commit:.10}`（包内代码与之相同）",
         "行为指纹": f"`{_digest(run)}`",
         "设备": device(hardware.device, hardware.name, hardware.threads),
         "精度": precision(hardware.precision, hardware.compile, hardware.cuda_graphs),
@@ -369,7 +364,7 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     }
     if run.flip_averaged_accuracy is None:
         del facts["翻转平均"]
-    changed = differences(run.recipe)
+    changed = changed_fields(run.recipe)
     if changed:
         facts["与现在的配方不同"] = "、".join(f"`{change}`" for change in changed)
     if run.id in outdated:
@@ -381,13 +376,6 @@ def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
     )
 
 
-def _commit(run: Record) -> str:
-    if run.software.commit is None:
-        return f"源码 `{run.software.source_sha256[:10]}`（不在 git 中）"
-    state = "包内代码与之相同" if run.software.clean else "另有未提交的改动"
-    return f"`{run.software.commit[:10]}`（{state}）"
-
-
 def _digest(run: Record) -> str:
     """Short name of a fingerprint; the record holds it in full."""
     return hashlib.sha256(json.dumps(run.fingerprint, sort_keys=True).encode()).hexdigest()[:10]
@@ -395,6 +383,11 @@ def _digest(run: Record) -> str:
 
 def _link(run: Record, words: str = "JSON") -> str:
     return f"[{words}]({RECORDS}/{run.id}.json)"
+
+
+def _lines(changes: Sequence[str]) -> str:
+    """What was changed, a line each."""
+    return "<br>".join(f"`{change}`" for change in changes) or "无"
 
 
 def _wide(table: str) -> str:

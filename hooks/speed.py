@@ -1,36 +1,18 @@
-"""The page on speed, drawn from the benchmarks' records alone."""
+"""What the benchmarks measured, and the goals that they and the runs are held to."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import accumulate
-from statistics import mean, median
+from statistics import median
 
-from charts import Axis, Line, Panel, bar_chart, figure, line_chart, table
-from comparisons import apart
-from evidence import arms
-from records import RECORDS, Group, Results, accuracy, label, spread
-from wording import (
-    PENDING,
-    UNMEASURED,
-    date,
-    device,
-    duration,
-    markdown_table,
-    pending,
-    percent,
-    precision,
-    settings,
-)
+from charts import Panel, bar_chart, figure, table
+from pace import named, with_evaluation
+from records import RECORDS, Results, accuracy
+from wording import PENDING, UNMEASURED, date, device, markdown_table, pending, percent, precision
 
 from cifar_resnet.bench import BenchRecord, augmentation_share, speedups, utilization
 from cifar_resnet.contention import kept
-from cifar_resnet.experiments import Experiment, jobs, select
-from cifar_resnet.recipe import RECIPES, Recipe
-from cifar_resnet.record import Record
-
-_LEVELS = (0.8, 0.9, 0.93, 0.94, 0.95)
+from cifar_resnet.experiments import jobs, select
 
 
 def speed(results: Results) -> str:
@@ -95,60 +77,17 @@ def _kept(record: BenchRecord) -> list[float]:
     return kept(record.contention) if record.contention else []
 
 
-# Device, network, words, figure, how it is written, the limit, whether it is the least or the most.
+# Place, network, figure's name, figure, how it is written, the limit, whether that is the least.
 _BENCH_GOALS = (
-    *(
-        (
-            device,
-            network,
-            f"{place}，`{network}`：相对常见写法的速度",
-            speedups,
-            _TIMES,
-            limit,
-            True,
-        )
-        for device, place, network, limit in (
-            ("cpu", "CPU", "resnet18", 4.0),
-            ("cpu", "CPU", "resnet20", 3.5),
-            ("cuda", "GPU", "resnet18", 10.0),
-        )
-    ),
-    *(
-        (
-            "cpu",
-            network,
-            f"CPU，`{network}`：增强占一步用时的比例",
-            augmentation_share,
-            percent,
-            0.01,
-            False,
-        )
-        for network in ("resnet18", "resnet20")
-    ),
-    *(
-        (
-            "cpu",
-            network,
-            f"CPU 有一个核被占，`{network}`：相对单线程的速度",
-            _kept,
-            percent,
-            0.9,
-            True,
-        )
-        for network in ("resnet18", "resnet20")
-    ),
-    *(
-        (
-            "cuda",
-            "resnet18",
-            f"GPU，`resnet18`：矩阵乘法的利用率，{aim}",
-            utilization,
-            percent,
-            share,
-            True,
-        )
-        for aim, share in (("保底", 0.25), ("争取", 0.4))
-    ),
+    ("CPU", "resnet18", "相对常见写法的速度", speedups, _TIMES, 4.0, True),
+    ("CPU", "resnet20", "相对常见写法的速度", speedups, _TIMES, 3.5, True),
+    ("GPU", "resnet18", "相对常见写法的速度", speedups, _TIMES, 10.0, True),
+    ("CPU", "resnet18", "增强占一步用时的比例", augmentation_share, percent, 0.01, False),
+    ("CPU", "resnet20", "增强占一步用时的比例", augmentation_share, percent, 0.01, False),
+    ("CPU 有一个核被占", "resnet18", "相对单线程的速度", _kept, percent, 0.9, True),
+    ("CPU 有一个核被占", "resnet20", "相对单线程的速度", _kept, percent, 0.9, True),
+    ("GPU", "resnet18", "矩阵乘法的利用率，保底", utilization, percent, 0.25, True),
+    ("GPU", "resnet18", "矩阵乘法的利用率，争取", utilization, percent, 0.4, True),
 )
 # Experiment, accuracy, seconds.
 _TRAINING_GOALS = (
@@ -161,15 +100,17 @@ _TRAINING_GOALS = (
 
 def _by_bench(
     results: Results,
-    kind: str,
+    place: str,
     network: str,
-    words: str,
+    name: str,
     figure: Callable[[BenchRecord], list[float]],
     write: Callable[[float], str],
     limit: float,
     least: bool,
 ) -> _Goal:
+    words = f"{place}，`{network}`：{name}"
     aim = f"{'至少' if least else '至多'} {write(limit)}"
+    kind = "cuda" if place == "GPU" else "cpu"
     for record in sorted(results.benchmarks, key=lambda record: record.started, reverse=True):
         if (record.hardware.kind, record.network) == (kind, network):
             every = figure(record)
@@ -183,11 +124,11 @@ def _by_bench(
 def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
     planned = jobs(select([experiment]))
     recipe = planned[0].recipe
-    words, aim = _named(recipe), f"{percent(level)}，{_clock(limit, '.0f')}之内"
+    words, aim = named(recipe), f"{percent(level)}，{_clock(limit, '.0f')}之内"
     for group in results.groups:
         if group.recipe == recipe:
             reached, deviation = group.spread(accuracy)
-            time = _with_evaluation(group)
+            time = with_evaluation(group)
             took = _clock(time, ".1f") if time else "中断过"
             enough = len(group.runs) >= len(planned)
             times = f"{len(group.runs)} 次{'' if enough else f'，计划 {len(planned)} 次'}"
@@ -200,177 +141,6 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
 def _clock(seconds: float, form: str) -> str:
     """Not rounded as far as `duration`: what is just missed must not look reached."""
     return f"{seconds:{form}} 秒" if seconds < 120 else f"{seconds / 60:{form}} 分钟"
-
-
-def _with_evaluation(group: Group) -> float:
-    """Seconds from a run's start to its end, but for what comes before the first step.
-
-    The mean; 0 if one was interrupted.
-    """
-    if any(run.sessions > 1 for run in group.runs):
-        return 0.0
-    return mean(run.elapsed_seconds - (run.compile_seconds or 0.0) for run in group.runs)
-
-
-def fast(results: Results) -> str:
-    """What the recipes made for speed reach, and in what time; 待训练 where there is no run."""
-    head = ("配方", "测试准确率", "翻转平均", "次数", "训练用时", "连评估在内", "编译至多", "设备")
-    rows = []
-    for name in (name for name in RECIPES if name.startswith("fast")):
-        groups = [group for group in results.groups if group.recipe.name == name]
-        rows += [_fast_row(group, results) for group in groups]
-        if not results.published(name):
-            rows.append([f"`{name}`", PENDING, *[""] * (len(head) - 2)])
-    return markdown_table(head, rows)
-
-
-_ARMS = {
-    "everything": "全部用上",
-    "sgd": "换成 SGD",
-    "full-resolution": "全程 32×32",
-    "random-flip": "随机翻转",
-    "batch-256": "批大小 256",
-    "no-nesterov": "去掉 Nesterov",
-    "no-warm-up": "不预热",
-    "notes-erasing": "擦除照 notes",
-    "fp32": "float32",
-    "bf16": "bf16",
-}
-
-
-def parts(results: Results, *names: str) -> str:
-    """Experiments arm by arm: accuracy, against that of the first arm, and time if it counts."""
-    return "\n".join(_arms(results, experiment) for experiment in select(list(names)))
-
-
-def _arms(results: Results, experiment: Experiment) -> str:
-    time = ["训练用时"] if experiment.timed else []
-    head = ("组别", "测试准确率", "与第一组相比", *time, "次数", "改了什么")
-    rows = []
-    found = arms(experiment, results.runs)
-    first, *_ = found.values()
-    first_changes = experiment.arms[0].changes
-    for arm in experiment.arms:
-        runs = found[arm.label]
-        own = settings({k: v for k, v in arm.changes.items() if first_changes.get(k) != v})
-        measured = [PENDING, *[""] * (len(head) - 3)]
-        if runs:
-            measured = [
-                percent(*spread(runs, accuracy)),
-                _against(first, runs) if first and runs is not first else "",
-                *(duration(mean(run.train_seconds for run in runs)) for _ in time),
-                str(len(runs)),
-            ]
-        rows.append([_ARMS[arm.label], *measured, "<br>".join(f"`{word}`" for word in own)])
-    epochs = [str(job.recipe.epochs) for job in jobs([experiment])[: len(found)]]
-    told = f"每组 {epochs[0]} 轮" if len(set(epochs)) == 1 else f"轮数依次为 {'、'.join(epochs)}"
-    networks = "、".join(sorted({f"`{job.recipe.network}`" for job in jobs([experiment])}))
-    left_out = ("network", "epochs")
-    common = settings({k: v for k, v in first_changes.items() if k not in left_out})
-    also = f"，各组都改 {'、'.join(f'`{word}`' for word in common)}" if common else ""
-    start = f"实验 `{experiment.name}`，网络 {networks}，{told}{also}"
-    return f"\n{start}：\n{markdown_table(head, rows)}"
-
-
-def _against(first: Sequence[Record], runs: Sequence[Record]) -> str:
-    """By how much another arm is better or worse, if that is more than the seeds' spread."""
-    a, b = spread(first, accuracy), spread(runs, accuracy)
-    differ = apart(a, b)
-    if differ is None:
-        return "种子太少"
-    word = "高" if b[0] > a[0] else "低"
-    return f"{word} {abs(b[0] - a[0]) * 100:.2f} 个百分点" if differ else "分不出高下"
-
-
-def pace(results: Results) -> str:
-    """Test accuracy over the time spent training: a chart each for CPUs and GPUs, a line a recipe.
-
-    Of each recipe its first seed.
-    """
-    if not results.groups:
-        return pending("还没有完成的训练")
-    firsts = {group.label: group.runs[0] for group in results.groups}
-    styles = {
-        label: f"depth-{index % 4}{' dashed' * (index // 4)}" for index, label in enumerate(firsts)
-    }
-    rows = [
-        [group.label, group.devices, *(_first_above(group.runs[0], v) for v in _LEVELS)]
-        for group in results.groups
-    ]
-    panels = []
-    for kind, name in (("cpu", "CPU"), ("cuda", "GPU")):
-        runs = {k: run for k, run in firsts.items() if run.hardware.kind == kind}
-        if runs:
-            panels.append(Panel(f"测试准确率，{name}", _pace_chart(name, runs, styles)))
-    return figure(
-        "每一轮结束时的测试准确率，横轴是到那时为止的训练用时，不含评估；每份配方画第一个种子。"
-        "用小图训练的轮次，也用同样大小的图评估。"
-        "学习率要到末尾才降下来，中途的准确率不代表同样用时的短配方能到多少。",
-        panels,
-        table(("配方", "设备", *(f"到 {level:.0%}" for level in _LEVELS)), rows),
-        legend=[(style, label) for label, style in styles.items()],
-        wide=len(panels) == 1,
-    )
-
-
-def _pace_chart(device: str, runs: dict[str, Record], styles: dict[str, str]) -> str:
-    curves = {label: _over_time(run) for label, run in runs.items()}
-    longest = max(curve[-1][0] for curve in curves.values())
-    unit, scale = ("分", 60) if longest > 120 else ("秒", 1)
-    lowest = min(share for curve in curves.values() for _, share in curve)
-    told = "；".join(
-        f"{label}用 {duration(curve[-1][0])}到 {percent(curve[-1][1])}"
-        for label, curve in curves.items()
-    )
-    return line_chart(
-        f"{device} 上测试准确率随训练用时的变化：{told}。",
-        Axis(f"训练用时（{unit}）", 0, longest / scale),
-        Axis("测试准确率", math.floor(lowest * 10) / 10, 1, "{:.0%}".format),
-        [
-            Line(styles[label], [(time / scale, share) for time, share in curve])
-            for label, curve in curves.items()
-        ],
-    )
-
-
-def _over_time(run: Record) -> list[tuple[float, float]]:
-    """Seconds of training and test accuracy after each epoch."""
-    times = accumulate(epoch.seconds for epoch in run.history)
-    return [(t, epoch.eval_accuracy) for t, epoch in zip(times, run.history, strict=True)]
-
-
-def _first_above(run: Record, level: float) -> str:
-    reached = [time for time, share in _over_time(run) if share >= level]
-    return duration(reached[0]) if reached else "没有到"
-
-
-def _fast_row(group: Group, results: Results) -> list[str]:
-    time = _with_evaluation(group)
-    flipped = [run.flip_averaged_accuracy for run in group.runs if run.flip_averaged_accuracy]
-    return [
-        _named(group.recipe),
-        percent(*group.spread(accuracy)) + results.mark(group.ids),
-        percent(mean(flipped)) if flipped else "",
-        str(len(group.runs)),
-        duration(mean(run.train_seconds for run in group.runs)),
-        duration(time) if time else "中断过",
-        _compiling(group, results),
-        group.devices,
-    ]
-
-
-def _named(recipe: Recipe) -> str:
-    """Its label for a table, the name as code."""
-    return f"`{recipe.name}`{label(recipe).removeprefix(recipe.name)}"
-
-
-def _compiling(group: Group, results: Results) -> str:
-    """The longest that any run of the recipe waited: later ones of a process hardly do."""
-    alike = (run for run in (*group.runs, *results.tuning) if run.recipe == group.recipe)
-    waited = [run.compile_seconds or 0.0 for run in alike if run.hardware.compile]
-    if not waited:
-        return "没有编译"
-    return duration(max(waited)) if max(waited) >= 1 else "之前已编译"
 
 
 def _box(record: BenchRecord) -> str:
@@ -388,14 +158,10 @@ def _box(record: BenchRecord) -> str:
     limit = median(record.ceiling) / record.flops / median(record.reference)
     told = f"{bars[0][0]} {bars[0][2]} 张/秒，{bars[1][0]} {bars[1][2]} 张/秒"
     chart = bar_chart(f"训练速度：{told}。", bars, highest=max(value for _, value, _ in bars))
-    commit = record.software.commit or record.software.source_sha256
     on_gpu = h.device != "cpu"
     memory = "显存峰值，只算本项目的循环" if on_gpu else "内存峰值，整个测速进程"
     rows = [
-        [
-            "相对常见写法的速度",
-            f"{median(times):.2f} 倍（各遍 {min(times):.2f} 至 {max(times):.2f}）",
-        ],
+        ["相对常见写法的速度", _median_and_range(times, _TIMES)],
         ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
         ["矩阵乘法的利用率", percent(median(utilization(record)))],
         ["全速做矩阵乘法时，相对常见写法的速度", _TIMES(limit)],
@@ -404,7 +170,7 @@ def _box(record: BenchRecord) -> str:
         [memory, f"{record.peak_bytes / 2**20:,.0f} MiB"],
         ["精度", precision(h.precision, h.compile, h.cuda_graphs)],
         ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
-        ["代码提交", commit[:10]],
+        ["代码提交", f"{record.software.commit:.10}"],
         ["记录（UTC）", f"[{date(record.started)}]({RECORDS}/{record.id}.json)"],
     ]
     shown = figure(

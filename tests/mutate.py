@@ -19,8 +19,8 @@ from pathlib import Path
 from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.predict import WEIGHTS
 from cifar_resnet.record import checksum
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "results check"
 
 
@@ -53,6 +53,7 @@ PAGES = ("tests/test_docs.py",)
 OPTIMIZER = "tests/test_optimizer.py"
 EVIDENCE = ("tests/test_evidence.py",)
 HOOKS = ("tests/test_hooks.py",)
+RESULTS_PAGE = ("tests/test_results_page.py",)
 PROSE = ("tests/test_prose.py",)
 ANALYSIS = "tests/test_analysis.py"
 RUN = "results/runs/notes-cpu-*.json"
@@ -79,7 +80,7 @@ MUTATIONS = (
         "run",
         '"contents": contents(data)',
         '"contents": ""',
-        "tests/test_run.py",
+        "tests/test_resume.py",
     ),
     # hyper-parameters
     _code("momentum", "recipe", "momentum: float = 0.9", "momentum: float = 0.8"),
@@ -100,7 +101,7 @@ MUTATIONS = (
     _code("pooling kept", "model", "model.maxpool = nn.Identity()", "pass"),
     _code("shortcut dropped", "depth", "out = out + self.shortcut(x)", "pass"),
     # augmentation
-    _code("padding mode", "augment", "(padding,) * 4)", '(padding,) * 4, "replicate")', RESULTS),
+    _code("padding mode", "augment", "(padding,) * 4)", '(padding,) * 4, "replicate")'),
     _code("flip upside down", "augment", "images.flip(-1)", "images.flip(-2)"),
     _code(
         "erasing with zeros",
@@ -243,16 +244,15 @@ MUTATIONS = (
         "return shortcut(block, inputs[0]).relu()",
         "return output",
     ),
-    _code("steps of an analysis", "analysis", "_STEPS, _LENGTH = 5,", "_STEPS, _LENGTH = 6,"),
-    _code(
-        "an analysis up the gradient", "analysis", "parameter.sub_(", "parameter.add_(", ANALYSIS
-    ),
+    _code("steps of an analysis", "analysis", "_STEPS = 5", "_STEPS = 6"),
+    _code("a change without its ReLU", "analysis", "output - x.relu()", "output - x", ANALYSIS),
+    _code("a loss scaled to its worst", "analysis", "min(losses)", "max(losses)"),
     _code(
         "all threads beside a busy process",
         "contention",
         "spare_busy_cores(plain)",
         "pass",
-        "tests/test_bench.py",
+        "tests/test_contention.py",
     ),
     _code("a plain loop made slower", "bench", "num_workers=2", "num_workers=1"),
     _code(
@@ -265,7 +265,7 @@ MUTATIONS = (
     _code(
         "how to compile measured anew for every seed",
         "commands",
-        "settled = replace(hardware, compile=used.compile, cuda_graphs=used.cuda_graphs)",
+        "settled = _compiled_like(records[seed], hardware)",
         "settled = hardware",
         "tests/test_cli.py",
     ),
@@ -281,7 +281,7 @@ MUTATIONS = (
         "compiling",
         "    optimizer.load_state_dict(state)\n",
         "",
-        "tests/test_run.py",
+        "tests/test_compiling.py",
     ),
     _code(
         "labels of other processes' images",
@@ -400,20 +400,20 @@ MUTATIONS = (
         "hooks/results_page.py",
         "<li>{CLASSES[i]}被认成{CLASSES[j]}",
         "<li>{CLASSES[j]}被认成{CLASSES[i]}",
-        HOOKS,
+        RESULTS_PAGE,
     ),
     Mutation(
         "the matrix transposed",
         "hooks/charts.py",
         "x, y = left + j * size, top + i * size",
         "x, y = left + i * size, top + j * size",
-        HOOKS,
+        RESULTS_PAGE,
     ),
     Mutation(
         "a goal judged by another figure",
         "hooks/speed.py",
-        '相对常见写法的速度",\n            speedups,',
-        '相对常见写法的速度",\n            augmentation_share,',
+        '相对常见写法的速度", speedups,',
+        '相对常见写法的速度", augmentation_share,',
         HOOKS,
     ),
     Mutation(
@@ -455,19 +455,23 @@ MUTATIONS = (
     Mutation(
         "a looser verdict",
         "hooks/analyses.py",
-        "median(trained) < 0.5",
-        "median(trained) < 5",
+        "Finding(words, trained < 0.5)",
+        "Finding(words, trained < 5)",
         EVIDENCE,
     ),
     Mutation(
         "columns of a table swapped",
         "hooks/analyses.py",
-        "zip(_parts(record), fresh, trained, strict=True)",
-        "zip(_parts(record), trained, fresh, strict=True)",
+        'for kind in ("fresh", "trained"))',
+        'for kind in ("trained", "fresh"))',
         EVIDENCE,
     ),
     Mutation(
-        "careful for overconfident", "hooks/results_page.py", "leaning > 0", "leaning < 0", EVIDENCE
+        "careful for overconfident",
+        "hooks/results_page.py",
+        "leaning > 0",
+        "leaning < 0",
+        RESULTS_PAGE,
     ),
     Mutation(
         "layers of the other network",

@@ -1,13 +1,18 @@
-"""Building the site, or a small one with the same settings, in a temporary folder."""
+"""Building the site, or a small one with the same settings, and serving it."""
 
+import functools
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from torchvision.datasets import CIFAR10
@@ -19,23 +24,32 @@ from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, changes, learning_rate
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record
 from cifar_resnet.software import software
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
+PREFIX = "/cifar-resnet/"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def invented(
     recipe: Recipe, seed: int, accuracy: float, split: str = "test", device: str = "cpu"
 ) -> Record:
     """A record that passes for one of CIFAR-10; for temporary folders only."""
-    images = {"test": 10000, "val": 5000}[split]
+    trained, images = {"test": (50_000, 10_000), "val": (45_000, 5_000)}[split]
     each, right = images // 10, round(images * accuracy)
     hits = [right // 10 + (i < right % 10) for i in range(10)]
     confusion = tuple(
         tuple(hits[i] if i == j else each - hits[i] if j == (i + 1) % 10 else 0 for j in range(10))
         for i in range(10)
     )
-    steps = {"test": 50000, "val": 45000}[split] // recipe.batch_size
+    steps = trained // recipe.batch_size
     seen = steps * recipe.batch_size
     sure = accuracy - 0.02
     record_id = f"{recipe.name}-cifar10-{split}-seed{seed}-20260101T120000Z"
@@ -45,7 +59,7 @@ def invented(
         recipe=recipe,
         changes=changes(recipe),
         seed=seed,
-        data=DataInfo("cifar10", MD5, {"test": 50000, "val": 45000}[split], split, images),
+        data=DataInfo("cifar10", MD5, trained, split, images),
         software=replace(software(), commit="0" * 40, clean=True),
         hardware=Hardware(device, "test", 2, "fp32", channels_last=True, compile=False),
         started="2026-01-01T00:00:00+00:00",
@@ -156,3 +170,43 @@ def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         text=True,
         encoding="utf-8",
     )
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder under `PREFIX` and nothing else, as a host of sites does.
+
+    Text is compressed, and everything may be cached.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path.removeprefix(PREFIX)))
+        if path.is_dir():
+            path /= "index.html"
+        if not self.path.startswith(PREFIX) or not path.exists():
+            self.send_error(404)
+            return
+        body = path.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Cache-Control", "max-age=600")
+        if path.suffix in {".css", ".html", ".js", ".json", ".mjs", ".svg", ".xml"}:
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(site: Path) -> Iterator[str]:
+    """The address of a built site while it is served."""
+    handler = functools.partial(Handler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
+        server.shutdown()

@@ -1,5 +1,7 @@
 """The whole-batch augmentation against torchvision's transforms of single images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -151,7 +153,7 @@ def test_everything_off_is_normalisation_alone(generator: torch.Generator) -> No
 
 
 @pytest.mark.cifar10
-def test_constants_are_those_of_the_training_images(cifar10_root: str) -> None:
+def test_constants_are_those_of_the_training_images(cifar10_root: Path) -> None:
     pixels = load(cifar10_root).train_images.permute(1, 0, 2, 3).reshape(3, -1).numpy() / 255
     np.testing.assert_allclose(pixels.mean(1), MEAN, atol=5e-5)
     np.testing.assert_allclose(pixels.std(1), STD, atol=5e-5)

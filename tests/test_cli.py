@@ -1,21 +1,29 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from cifar_resnet import analysis, cli, commands, data
 from cifar_resnet import run as module
 from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.data import CLASSES, Dataset, load
+from cifar_resnet.networks import build
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import read, read_record, write_record
+from cifar_resnet.synthetic import SHAPES
 from tests.site_build import invented
 
 
@@ -46,7 +54,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["experiments", "run", "notes", "--device", "cpu"], "'notes' is for cuda, not cpu"),
         (["train", "smoke", "--set", "name=other"], "no field 'name'"),
         (["train", "smoke", "--set", "epochs=0"], "epochs must be at least 1"),
-        (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'"),
+        (["train", "smoke", "--set", "epoch=1"], "no field 'epoch'; did you mean epochs? fields: "),
+        (["train", "smoke", "--set", "augmentation=none"], "one by one: crop_padding, "),
+        (["train", "smoke", "--epochs", "9" * 23], "epochs must be at most 100000, not 999"),
+        (["recipes", "nots"], "recipe 'nots' is unknown"),
         (["train", "smoke", "--set", "crop_padding=3000000"], "crop_padding must be from 0 to 32"),
         (["train", "smoke", "--seed", "x"], "'x': write a number, or several such as 0,1,2"),
         (["train", "smoke", "--seed", "0,1,"], "'0,1,': write a number"),
@@ -109,6 +120,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert re.search(r"test accuracy \d+\.\d\d%", captured.out)
     assert "epoch   1/1" in captured.err
+    assert captured.err.startswith("smoke: 1 epoch of 1024 synthetic images; ")
 
     weights = str(out / "weights.safetensors")
     assert cli.main(["evaluate", weights, "--data", "synthetic", "--json"]) == 0
@@ -129,7 +141,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["predict", "--weights", weights, "--json", str(picture)]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["image"] == str(picture)
-    assert set(answer["probabilities"]) == set(CLASSES)
+    assert set(answer["probabilities"]) == set(SHAPES), "what these weights were trained on"
     assert answer["probabilities"][answer["class"]] == max(answer["probabilities"].values())
     assert cli.main(["predict", "--weights", weights, str(picture)]) == 0
     assert capsys.readouterr().out.startswith(f"{picture}: ")
@@ -180,7 +192,7 @@ def test_several_seeds_are_trained_one_after_the_other(
     assert "2 seeds: mean" in capsys.readouterr().out
     assert read_record(tmp_path / "both" / "seed2" / "record.json") == first
     assert train("0,1", "both", "--resume", "--set", "momentum=0.5") == 2
-    assert "is of another configuration" in capsys.readouterr().err
+    assert "is of another configuration (momentum 0.9, not 0.5)" in capsys.readouterr().err
 
 
 def test_how_to_compile_is_decided_for_all_seeds_with_the_first(
@@ -201,18 +213,89 @@ def test_how_to_compile_is_decided_for_all_seeds_with_the_first(
     assert given[0] is not True
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
 ) -> None:
     def interrupt(*_: object, out: Path, **__: object) -> None:
         out.mkdir()
         (out / "checkpoint.pt").touch()
-        raise KeyboardInterrupt
+        try:
+            signal.raise_signal(number)
+        finally:
+            if number == signal.SIGTERM:
+                signal.raise_signal(number)  # some send it twice
 
     monkeypatch.setattr(module, "fit", interrupt)
     arguments = ["train", "smoke", "--data", "synthetic", "--out", str(tmp_path / "run")]
-    assert cli.main(arguments) == 130
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert cli.main(arguments) == code
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert "add --resume to go on" in capsys.readouterr().err
+
+
+def test_signals_that_others_handle_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[object] = []
+    look = partial(signal.getsignal, signal.SIGTERM)
+    monkeypatch.setattr(cli.commands, "recipes", lambda _: handlers.append(look()))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert cli.main(["recipes"]) == 0
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        thread = threading.Thread(target=cli.main, args=(["recipes"],))
+        thread.start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers == [signal.SIG_IGN, signal.SIG_DFL]
+
+
+def test_a_bad_picture_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "_TOGETHER", 2)
+    folder, single, bad = tmp_path / "folder", tmp_path / "single.png", tmp_path / "bad.png"
+    (tmp_path / "empty").mkdir()
+    folder.mkdir()
+    for path in (single, folder / "b.png", folder / "a.jpg"):
+        Image.new("RGB", (32, 32), "blue").save(path)
+    (folder / "aa.gif").touch()
+    words = ["predict", str(bad), str(folder), str(tmp_path / "empty"), str(single)]
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    good = [str(path) for path in (folder / "a.jpg", folder / "b.png", single)]
+    assert [line.partition(": ")[0] for line in captured.out.splitlines()] == good
+    assert [line[:20] for line in captured.err.splitlines()] == [
+        *["cifar-resnet: image "] * 2,
+        "cifar-resnet: folder",
+    ]
+    assert cli.main([*words, "--json"]) == 2
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["image"] for answer in answers] == good
+    assert all(set(answer["probabilities"]) == set(CLASSES) for answer in answers)
+    assert cli.main(["predict", "--json", str(bad)]) == 2
+    assert json.loads(capsys.readouterr().out) == []
+    assert cli.main(["predict", str(single)]) == 0
+
+
+def test_of_weights_that_give_nan_nothing_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = build("resnet20").state_dict()
+    state["0.weight"][:] = torch.nan
+    save_file(state, tmp_path / "weights.safetensors")
+    words = ["--network", "resnet20", "--data", "synthetic", "--json"]
+    assert cli.main(["evaluate", str(tmp_path / "weights.safetensors"), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("cifar-resnet: the model's weights give no finite answer")
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
@@ -286,13 +369,40 @@ def test_recipes_lists_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(re.search(rf"^{name}$", printed, re.M) for name in RECIPES)
 
 
-def test_a_folder_that_cannot_be_made_is_named(
+def test_the_fields_of_a_recipe_can_be_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "fast-cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "erasing_area=[0.02,0.4]" in lines
+    given = commands._changes(lines)
+    assert replace(get_recipe("notes", **given), name="fast-cpu") == get_recipe("fast-cpu")
+
+
+def test_where_nothing_is_missing_no_budget_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cifar_resnet.experiments.EXPERIMENTS", ())
+    words = ["--device", "cpu", "--budget", "1s", "--results", str(tmp_path)]
+    assert cli.main(["experiments", "run", *words]) == 0
+    assert capsys.readouterr().out == "nothing is missing; --again repeats what is published\n"
+
+
+def test_where_there_is_nothing_to_add_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make publish` may find no run."""
+    assert cli.main(["results", "add", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "nothing to add: no run was named\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    out = str(tmp_path / "file" / "run")
-    assert cli.main(["train", "smoke", "--data", "synthetic", "--out", out]) == 2
-    assert out in capsys.readouterr().err
+    words = ["train", "smoke", "--data", "synthetic", "--out", str(tmp_path / "file")]
+    for seeds in ("0", "0,1"):
+        assert cli.main([*words, "--seed", seeds]) == 2
+        message = f"cifar-resnet: {tmp_path / 'file'} is a file, not a folder; choose another --out"
+        assert capsys.readouterr().err == f"{message}\n"
 
 
 def test_the_analysis_of_another_run_is_not_written_over(

@@ -30,8 +30,8 @@ from cifar_resnet.experiments import select
 from cifar_resnet.networks import NETWORKS
 from cifar_resnet.queue import parse_budget
 from cifar_resnet.recipe import get_recipe
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "README.zh-CN.md"]
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 SNIPPET = re.compile(r'\s*--8<-- "(?P<file>[^":]+):(?P<section>\w+)"')

@@ -1,3 +1,5 @@
+import math
+import re
 from typing import Any, Self
 
 import pytest
@@ -88,6 +90,34 @@ def test_wrong_labels_are_named(labels: Any, objection: str) -> None:
         evaluate(model, images, labels)
     with pytest.raises(InputError, match="at least one image"):
         evaluate(model, images[:0], torch.zeros(0, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 1, 32, 32, dtype=torch.uint8),  # which would be spread over three channels
+        torch.zeros(3, 32, 32, dtype=torch.uint8),
+        torch.zeros(2, 3, 32, 32),
+    ],
+)
+def test_other_images_are_refused(images: torch.Tensor) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    kind = re.escape(f"not {str(images.dtype)[6:]} {list(images.shape)}")
+    for call in (
+        lambda: predict_logits(model, images),
+        lambda: evaluate(model, images, torch.zeros(len(images), dtype=torch.long)),
+    ):
+        with pytest.raises(InputError, match=rf"images must be uint8 \[N, 3, H, W\] .*{kind}"):
+            call()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_of_an_answer_that_is_not_finite_nothing_is_measured(value: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    nn.init.constant_(model[1].bias, value)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(InputError, match="weights give no finite answer"):
+        evaluate(model, images, torch.tensor([0, 1]))
 
 
 def test_logits_can_be_learned_from() -> None:

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import records
 from claims import CLAIMS
-from comparisons import DEPTHS, accuracy, compare
-from evidence import arms, evidence
+from comparisons import accuracy, arms, compare
+from evidence import evidence
 from macros import expand
 from mkdocs.exceptions import PluginError
 from records import Results, find_outdated, read_results
 
 from cifar_resnet.analysis import ANALYSES
-from cifar_resnet.data import CLASSES
 from cifar_resnet.experiments import EXPERIMENTS, Experiment, jobs, select
-from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Record
-from tests.site_build import ROOT, invented
+from cifar_resnet.software import software
+from tests import ROOT
+from tests.site_build import invented
 
 PUBLISHED = read_results(ROOT / "results")
 
@@ -89,8 +89,8 @@ def runs(label: str, *accuracies: float, experiment: str = "degradation-cpu") ->
 def test_arms_are_compared_beyond_the_spread(
     deep: tuple[float, ...], shallow: tuple[float, ...], holds: bool | None
 ) -> None:
-    arms = {"plain56": runs("plain56", *deep), "plain20": runs("plain20", *shallow)}
-    finding = compare(arms, DEPTHS, "plain56", "plain20", accuracy)
+    trained = {"plain56": runs("plain56", *deep), "plain20": runs("plain20", *shallow)}
+    finding = compare(trained, "plain56", "plain20", accuracy)
     assert finding.holds is holds
 
 
@@ -244,13 +244,20 @@ def test_runs_of_another_recipe_do_not_count() -> None:
 def test_what_the_code_no_longer_stands_behind_is_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert find_outdated(PUBLISHED, tmp_path / "now") == {}
+    run = PUBLISHED.groups[0].runs[0]
+    fingerprints = {run.recipe: run.fingerprint for run in PUBLISHED.runs}
+    monkeypatch.setattr(records, "fingerprint", fingerprints.__getitem__)
+    monkeypatch.setattr(records, "behaves_as_before", lambda record: True)
+    assert find_outdated(PUBLISHED, tmp_path) == {}
     monkeypatch.setattr(records, "behaves_as_before", lambda record: record.id != "gradients")
-    changed = replace(PUBLISHED, outdated=find_outdated(PUBLISHED, tmp_path / "then"))
-    assert set(changed.outdated) == {"gradients"}
+    fingerprints[run.recipe] = run.fingerprint | {"losses": [0.0]}
+    assert find_outdated(PUBLISHED, tmp_path) == {}, "kept"
+    upgraded = replace(software(), torch="1000.0")
+    monkeypatch.setattr(records, "software", lambda: upgraded)
+    changed = replace(PUBLISHED, outdated=find_outdated(PUBLISHED, tmp_path))
+    assert set(changed.outdated) == {"gradients", *PUBLISHED.groups[0].ids}
     assert "待重新验证" in evidence(changed, "vanishing")
     assert "待重新验证" not in evidence(PUBLISHED, "vanishing")
-    run = PUBLISHED.groups[0].runs[0]
     assert expand("{{ claims() }}", changed).count("待重新验证") == 2, "vanishing and highway"
     old = replace(PUBLISHED, outdated={run.id: "the recipe has changed"})
     shown = expand("{{ headline() }} {{ provenance() }}", old)
@@ -277,12 +284,15 @@ def test_residual_ratios_are_the_records() -> None:
     for name, network in (("resnet18", "ResNet-18"), ("resnet56", "ResNet-56")):
         values = published("analyses", f"identity-{name}")["values"]
         told = [row for row in rows(box) if row[0].startswith(network)]
-        pairs = zip(values["fresh"], values["trained"], strict=True)
-        assert [row[1:] for row in told] == [[f"{a:.2f}", f"{b:.2f}"] for a, b in pairs]
-        middle, fresh = median(values["trained"]), median(values["fresh"])
-        judged = "符合" if middle < 0.5 else "不符"
-        line = f"{network}：训练后 |F(x)| 与 |x| 之比的中位数是 {middle:.3f}，初始时 {fresh:.3f}"
-        assert f"{line}（<strong>{judged}</strong>）" in box
+        names = "fresh", "trained", "fresh-change", "trained-change"
+        blocks = zip(*(values[name] for name in names), strict=True)
+        assert [row[1:] for row in told] == [[f"{ratio:.2f}" for ratio in row] for row in blocks]
+        for end, what in (("", "|F(x)|"), ("-change", "实际改动")):
+            middle, fresh = (median(values[f"{kind}{end}"]) for kind in ("trained", "fresh"))
+            judged = "符合" if middle < 0.5 else "不符"
+            line = f"{what} 与 |x| 之比的中位数是 {middle:.3f}，初始时 {fresh:.3f}"
+            line = line.replace("改动 与", "改动与")
+            assert f"{network}：训练后{line}（<strong>{judged}</strong>）" in box
 
 
 def test_accuracies_without_a_block_are_the_records() -> None:
@@ -293,68 +303,11 @@ def test_accuracies_without_a_block_are_the_records() -> None:
         told = [row for row in rows(box) if row[0].startswith(f"{network}，")]
         assert [row[1] for row in told] == [f"{share:.2%}" for share in (whole, *cut)]
         assert [row[2] for row in told[1:]] == [f"{loss:.2f}" for loss in values["loss without"]]
+        scaled = values["loss without, scaled"]
+        assert [row[3] for row in told[1:]] == [f"{loss:.2f}" for loss in scaled]
         usable = median(cut) > 0.8 * whole
         judged = "符合" if usable == (name == "resnet18") else "不符"
         assert re.search(f"{network}：完整时 {whole:.1%}[^<]*<strong>{judged}<", box)
-
-
-def test_what_the_results_page_shows_of_a_run_is_its_record() -> None:
-    (run,) = PUBLISHED.published("notes").runs  # type: ignore[union-attr]
-    record = published("runs", run.id)
-    only = replace(PUBLISHED, groups=tuple(g for g in PUBLISHED.groups if run in g.runs))
-    metrics = record["metrics"]
-    confusion = metrics["confusion"]
-    classes = rows(expand("{{ per_class() }}", only))
-    told = {row[1]: row[2] for row in classes}
-    assert told == {
-        name: f"{confusion[i][i] / sum(confusion[i]):.2%}" for i, name in enumerate(CLASSES)
-    }
-    assert [row[2] for row in classes] == sorted((row[2] for row in classes), reverse=True)
-    shown = expand("{{ calibration() }}", only)
-    filled = [b for b in metrics["calibration"] if b[0]]
-    assert [row[1:] for row in rows(shown) if row[2]] == [
-        [str(n), f"{confidence:.1%}", f"{accuracy:.1%}"] for n, confidence, accuracy in filled
-    ]
-    careful = sum(n * (right - sure) for n, sure, right in filled) > 0
-    assert ("偏保守" in shown, "偏自信" in shown) == (careful, not careful)
-    curves = rows(expand("{{ learning_curves() }}", only))
-    last = record["history"][-1]
-    assert curves[-1][2:] == [
-        f"{last['train_loss']:.3f}",
-        f"{last['eval_loss']:.3f}",
-        f"{last['train_accuracy']:.2%}",
-        f"{last['eval_accuracy']:.2%}",
-    ]
-
-
-def test_mistakes_within_and_across_kinds_are_counted_by_hand() -> None:
-    (run,) = PUBLISHED.published("notes").runs  # type: ignore[union-attr]
-    only = replace(PUBLISHED, groups=tuple(g for g in PUBLISHED.groups if run in g.runs))
-    vehicles = ("airplane", "automobile", "ship", "truck")
-    counts = dict.fromkeys(("animals", "vehicles", "across", "pets"), 0)
-    for i, row in enumerate(published("runs", run.id)["metrics"]["confusion"]):
-        for j, count in enumerate(row):
-            pair = {CLASSES[i], CLASSES[j]}
-            if len(pair) == 2:
-                moving = len(pair.intersection(vehicles))
-                counts[("animals", "across", "vehicles")[moving]] += count
-                counts["pets"] += count * (pair == {"cat", "dog"})
-    assert (
-        f"判错 {counts['animals'] + counts['vehicles'] + counts['across']} 张："
-        f"{counts['animals']} 张错在动物之间，其中 {counts['pets']} 张是猫狗互认；"
-        f"{counts['vehicles']} 张错在交通工具之间；"
-        f"把动物认成交通工具、或者反过来的，有 {counts['across']} 张。"
-    ) in expand("{{ confusions() }}", only)
-
-
-def test_the_best_epoch_is_told_beside_the_last(tmp_path: Path) -> None:
-    run = invented(get_recipe("notes"), 0, 0.9)
-    history = [replace(epoch, eval_accuracy=0.5) for epoch in run.history]
-    history[41] = replace(history[41], eval_accuracy=0.925)
-    group = records.Group(run.recipe, (replace(run, history=tuple(history)),))
-    shown = expand('{{ best_epoch("notes") }}', Results(groups=(group,)))
-    assert "第 42 轮的 92.50%，最后一轮是 90.00%，挑着报就会多出 2.50 个百分点" in shown
-    assert "待训练" in expand('{{ best_epoch("notes") }}', Results())
 
 
 def test_a_verdict_says_what_it_holds_for_only() -> None:

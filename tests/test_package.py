@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import cifar_resnet
-from tests.mutate import MUTATIONS, ROOT, Mutation, find
+from tests import ROOT
+from tests.mutate import MUTATIONS, Mutation, find
 
 PACKAGE = Path(cifar_resnet.__file__).parent
 

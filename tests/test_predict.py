@@ -9,15 +9,14 @@ from PIL import Image
 from torch import nn
 
 from cifar_resnet.checkpoint import save_weights, weights_record
-from cifar_resnet.data import CLASSES, load
+from cifar_resnet.data import load
 from cifar_resnet.errors import InputError
 from cifar_resnet.evaluate import evaluate, predict_logits
 from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import build
-from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
+from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, pictures_in, read_image
 from cifar_resnet.record import read_record
-
-RUNS = Path(__file__).parent.parent / "results" / "runs"
+from tests import ROOT
 
 
 def test_a_32_pixel_picture_is_read_unchanged(tmp_path: Path) -> None:
@@ -46,11 +45,21 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path, mode: str) -> None:
     assert image[:, :, 16:].unique().tolist() == [255]
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "picture.tiff"
-    Image.new(mode, (40, 40), 40_000).save(path)
-    assert read_image(path).unique().tolist() == [40_000 >> 8]
+@pytest.mark.parametrize(
+    ("mode", "name"), [("I;16", "a.tiff"), ("I;16B", "a.tiff"), ("I;16", "a.png"), ("I", "a.pgm")]
+)
+def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path, mode: str, name: str) -> None:
+    Image.new(mode, (40, 40), 40_000).save(tmp_path / name)
+    assert read_image(tmp_path / name).unique().tolist() == [40_000 >> 8]
+
+
+def test_a_folder_stands_for_its_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder .* holds no picture \(\.bmp, "):
+        pictures_in(tmp_path)
+    for name in ("c.png", "B.JPG", "a.webp", ".hidden.png", "notes.txt", "d.png/inner.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures_in(tmp_path)] == ["B.JPG", "a.webp", "c.png"]
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
@@ -83,10 +92,11 @@ def test_a_picture_that_may_not_be_read_is_not_called_damaged(
         read_image(tmp_path / "picture.png")
 
 
-def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point"), ("I", "integer")])
+def test_values_of_any_size_are_refused(tmp_path: Path, mode: str, kind: str) -> None:
     path = tmp_path / "picture.tiff"
-    Image.new("F", (40, 40), 0.5).save(path)
-    with pytest.raises(InputError, match="floating-point"):
+    Image.new(mode, (40, 40), 200).save(path)
+    with pytest.raises(InputError, match=f"holds {kind} values of any size; save it with 8 or 16"):
         read_image(path)
 
 
@@ -140,15 +150,9 @@ def test_an_answer_that_is_not_finite_is_refused() -> None:
         classify(model, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 
-def test_probabilities() -> None:
-    probabilities = classify(load_pretrained(), load("synthetic").eval_images[:4])
-    assert probabilities.shape == (4, len(CLASSES))
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
-
-
 @pytest.mark.cifar10
 def test_the_shipped_weights_reach_their_records_accuracy(cifar10_root: Path) -> None:
-    record = read_record(RUNS / f"{weights_record(WEIGHTS)}.json")
+    record = read_record(ROOT / "results" / "runs" / f"{weights_record(WEIGHTS)}.json")
     data = load(cifar10_root)
     metrics = evaluate(load_pretrained(), data.eval_images, data.eval_labels)
     assert metrics.accuracy == pytest.approx(record.metrics.accuracy, abs=0.0005)

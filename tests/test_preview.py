@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.site_build import ROOT, small
+from tests import ROOT
+from tests.site_build import small
 
 PAGES = {"index.md": "# 首页\n\n{{ accuracy('notes-cpu') }}", "other.md": "# 别的\n\n原来的话"}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from statistics import mean
 
 import pytest
+from comparisons import arms
 from evidence import evidence
 from records import Group, accuracy, read_results
 from speed import goals
@@ -16,7 +17,7 @@ from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.experiments import select
 from cifar_resnet.predict import WEIGHTS
 from cifar_resnet.record import Epoch, Record
-from tests.site_build import ROOT
+from tests import ROOT
 
 RESULTS = read_results(ROOT / "results")
 
@@ -71,6 +72,12 @@ def ratios(analysis: str) -> list[tuple[float, float]]:
     """Of each block, fresh and trained."""
     values = RESULTS.analyses[analysis].values
     return list(zip(values["fresh"], values["trained"], strict=True))
+
+
+def minutes_of_operations(label: str) -> list[float]:
+    """How long each run of an arm with as many operations trained."""
+    (experiment,) = select(["surgery-operations-cpu"])
+    return [run.train_seconds / 60 for run in arms(experiment, RESULTS.runs)[label]]
 
 
 def more_right_with_the_notes_erasing() -> float:
@@ -160,7 +167,11 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         "照 `notes` 的多对了几张，不到 8 张",
         lambda: 1 < more_right_with_the_notes_erasing() < 8,
     ),
-    ("training.md", "步子一样大时，两者分不出高下", lambda: outcomes("momentum") == [True, False]),
+    (
+        "training.md",
+        "等效步长相同时，两者分不出高下",
+        lambda: outcomes("momentum") == [True, False],
+    ),
     (
         "training.md",
         "`notes` 训练到第 200 轮，连增强过的训练图也几乎全部判对",
@@ -171,18 +182,46 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         "`notes` 训练了 200 轮，绝大多数测试图的置信度都在这一档",
         lambda: nearly_all_between(0.88, 0.94),
     ),
-    ("model.md", "预算这样小的时候，原版反而准得多", lambda: outcomes("operations") == [False]),
+    ("model.md", "运算量这样小的时候，原版反而准得多", lambda: outcomes("operations") == [False]),
     (
         "model.md",
-        "同样的预算只够它把数据看四遍，原版能看六十一遍",
+        "同样的运算量只够它把数据看四遍，原版能看六十一遍",
         lambda: (
             [arm.changes["epochs"] for arm in select(["surgery-operations-cpu"])[0].arms] == [4, 61]
         ),
     ),
     (
+        "model.md",
+        "原版做同样多的运算要久得多",
+        lambda: 2 * max(minutes_of_operations("full")) < min(minutes_of_operations("original")),
+    ),
+    (
         "residual-block.md",
-        "训练之后每一块的 $F(x)$ 都比 $x$ 还大",
+        "训练之后每一块的 $\\lVert F(x)\\rVert$ 都大过 $\\lVert x\\rVert$",
         lambda: all(trained > 1 for _, trained in ratios("identity-resnet18")),
+    ),
+    (
+        "residual-block.md",
+        "看实际的改动，第二、三阶段的第二块训练之后比随机初值时还小",
+        lambda: all(
+            (values := RESULTS.analyses["identity-resnet18"].values)["trained-change"][block]
+            < values["fresh-change"][block]
+            and lost("lesion-resnet18")[block] < 0.07
+            for block in SECOND[:2]
+        ),
+    ),
+    (
+        "residual-block.md",
+        "有 BN 时，初始化处两者悬殊，训练几步之后就差不多了",
+        lambda: outcomes("highway") == [True, False, False],
+    ),
+    (
+        "residual-block.md",
+        "把这时各类的分数统一放大，损失就回到与完整网络相近的水平",
+        lambda: (
+            (values := RESULTS.analyses["lesion-resnet18"].values)["loss without, scaled"][-1]
+            < values["loss"][0] + 0.1
+        ),
     ),
     (
         "residual-block.md",
@@ -225,7 +264,7 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
     ),
     (
         "residual-block.md",
-        "去掉之后准确率只低几个百分点，远没有垮掉，但错误率最多的也翻了一倍多",
+        "只低几个百分点，远没有垮掉；不过换成错误率看，升得最多的一块翻了一倍多",
         lambda: (
             max(lost("lesion-resnet18")[block] for block in SECOND) < 0.07
             and max(lost("lesion-resnet18")[block] for block in SECOND)

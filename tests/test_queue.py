@@ -45,7 +45,8 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def choose(*seeds: int, arms: tuple[Arm, ...] = (QUICK,)) -> None:
         everything = (Experiment("test", "a claim", arms, seeds),)
-        monkeypatch.setattr(experiments, "EXPERIMENTS", everything)
+        for module in (experiments, queue):
+            monkeypatch.setattr(module, "EXPERIMENTS", everything)
 
     return choose
 
@@ -198,8 +199,8 @@ def test_a_run_that_cannot_end_in_time_is_not_started(
 ) -> None:
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
     timed, known = replace(JOB, timed=True), replace(RECORD, recipe=JOB.recipe, **times)
-    for budget in (60, 650):  # getting ready takes time, too
-        run([timed], tmp_path, options=OPTIONS, published=[known], budget=budget, grace=0)
+    for budget in (80, 670):  # getting ready takes time, too
+        run([timed], tmp_path, options=OPTIONS, published=[known], budget=budget)
         assert capsys.readouterr().out == f"left out  {JOB.folder}: it takes 12 minutes in all\n"
 
 
@@ -230,7 +231,7 @@ def test_a_run_that_goes_on_elsewhere_stays_where_it_is(tmp_path: Path) -> None:
 
 def test_the_budget_pauses_what_is_not_done(tmp_path: Path) -> None:
     slow, never = Job("test", SLOW, 0), Job("test", SLOW, 1)
-    assert run([slow, never], tmp_path, options=OPTIONS, budget=6, grace=0) == []
+    assert run([slow, never], tmp_path, options=OPTIONS, budget=26) == []
     assert (tmp_path / slow.folder / "log.txt").exists()
     assert not (tmp_path / slow.folder / "record.json").exists()
     assert not (tmp_path / never.folder).exists()
@@ -272,7 +273,7 @@ def test_a_run_that_hears_no_interrupt_is_stopped_all_the_same(
     monkeypatch.setattr(queue, "_PATIENCE", 0.5)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS, budget=3, grace=0) == []
+        assert run([Job("test", SLOW, 0)], tmp_path, options=OPTIONS, budget=23) == []
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -454,7 +455,7 @@ def test_seeds_on_a_gpu_share_a_process(
     said.clear()
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00"}
     known = replace(RECORD, recipe=timed[0].recipe, **times)
-    run(timed[::2], tmp_path / "short", options=[], published=[known], budget=1400, grace=0)
+    run(timed[::2], tmp_path / "short", options=[], published=[known], budget=1420)
     assert said[0][:3] == ["smoke", "0", "1"], "no more than can end in time"
 
     said.clear()

@@ -5,11 +5,10 @@ Without Chromium these tests are skipped; with ``REQUIRE_BROWSER=1`` they fail i
 
 import functools
 import gzip
+import hashlib
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,9 +32,9 @@ from cifar_resnet.augment import normalize
 from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
-from tests.site_build import ROOT, build, invented, small, tree
+from tests import ROOT
+from tests.site_build import FLAGS, PREFIX, build, invented, served, small, tree
 
-PREFIX = "/cifar-resnet/"
 SCHEMES = ("light", "dark")
 PAGES = sorted(
     path.relative_to(ROOT / "docs").with_suffix("").as_posix().removesuffix("index")
@@ -58,14 +57,6 @@ SETTLED = """new Promise((done) => requestAnimationFrame(() => requestAnimationF
     () => document.fonts.ready.then(() => done())
 )))"""
 TIMEOUT = 120_000  # milliseconds: the machine may be busy
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
@@ -80,26 +71,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder under `PREFIX` and nothing else."""
-
-    def translate_path(self, path: str) -> str:
-        return super().translate_path(
-            path.removeprefix(PREFIX[:-1]) if path.startswith(PREFIX) else "/nowhere"
-        )
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
     """Where the site is served."""
-    handler = functools.partial(Handler, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
-        server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -369,7 +345,10 @@ def choose(page: Page, picture: Path) -> None:
     chooser.value.set_files(picture)
 
 
-def drag(page: Page, target: str, what: dict[str, Any]) -> None:
+DROP = ("dragEnter", "dragOver", "drop")
+
+
+def drag(page: Page, target: str, what: dict[str, Any], kinds: Sequence[str] = DROP) -> None:
     """Drop something from elsewhere; by default the browser leaves the page for a picture."""
     session, place = page.context.new_cdp_session(page), page.locator(target).bounding_box()
     assert place is not None
@@ -378,7 +357,7 @@ def drag(page: Page, target: str, what: dict[str, Any]) -> None:
         "y": place["y"] + place["height"] / 2,
         "data": {"items": [], "dragOperationsMask": 1} | what,
     }
-    for kind in ("dragEnter", "dragOver", "drop"):
+    for kind in kinds:
         session.send("Input.dispatchDragEvent", event | {"type": kind})
 
 
@@ -389,10 +368,11 @@ def drawings(model: nn.Module, image: Tensor) -> Tensor:
     cells = (weight[:, None, None] * features).sum(0)
     row, column = divmod(int(cells.argmax()), 4)
     assert row != column, "or the map could be transposed"
-    share = 0.6 * (cells - cells.min()) / (cells.max() - cells.min())
+    share = 0.75 * (cells - cells.min()) / (cells.max() - cells.min())
     share = share.repeat_interleave(8, 0).repeat_interleave(8, 1)
     colour = torch.tensor([230, 90, 0])[:, None, None]
-    return torch.stack([image, (1 - share) * image + share * colour])
+    grey = (torch.tensor([0.299, 0.587, 0.114])[:, None, None] * image).sum(0)
+    return torch.stack([image, (1 - share) * grey + share * colour])
 
 
 PIXELS = "all => all.map((e) => [...e.getContext('2d').getImageData(0, 0, 32, 32).data])"
@@ -455,7 +435,7 @@ def test_the_browser_answers_as_the_package_does(open_page, tmp_path: Path) -> N
     text = tmp_path / "text.png"
     text.write_text("no picture")
     choose(page, text)
-    expect(page.locator("[data-part=status]")).to_contain_text("不是浏览器认得的图片")
+    expect(page.locator("[data-part=status]")).to_contain_text("打不开这个文件")
     expect(page.locator("[data-part=answer]")).to_be_hidden()
 
 
@@ -470,9 +450,31 @@ HOLD = """() => {
     };
 }"""
 SHOWN = """() => {
-    const result = document.querySelector("[data-part=result]");
+    const note = (name, all) => {
+        const part = document.querySelector(`[data-part=${name}]`);
+        new MutationObserver(() => all.push(part.innerText)).observe(part, { childList: true });
+    };
     window.shown = [];
-    new MutationObserver(() => shown.push(result.innerText)).observe(result, { childList: true });
+    window.said = [];
+    note("result", shown);
+    note("status", said);
+}"""
+# What the worker of the page answers, numbers of pictures, is in `answers`.
+ANSWERS = """() => {
+    window.answers = [];
+    window.Worker = class extends Worker {
+        constructor(...all) {
+            super(...all);
+            window.worker = this;
+            this.addEventListener("message", ({ data }) => data.answer && answers.push(data.number));
+        }
+    };
+}"""
+ASK = """([first, last]) => {
+    const data = new Uint8ClampedArray(4 * 32 * 32), base = new URL("../assets/classifier/", location);
+    for (let number = first; number <= last; number++) {
+        worker.postMessage({ number, base: base.href, picture: { width: 32, height: 32, data } });
+    }
 }"""
 
 
@@ -497,17 +499,24 @@ def test_the_classifier_answers_the_last_picture(
     other = page.locator("[data-part=result]").inner_text()
 
     def choose_second(route: Route) -> None:
-        choose(page, second)
-        expect(status).to_have_text("正在计算……")
+        for _ in range(3):
+            choose(page, second)
+            expect(status).to_have_text("正在下载权重：0%")
         route.continue_()
 
-    page.route("**/classifier/*.safetensors", choose_second, times=1)
+    page.route("**/classifier/*.safetensors*", choose_second, times=1)
     page.reload()
+    page.evaluate("caches.delete('cifar-resnet')")
     page.evaluate(SHOWN)
+    page.evaluate(ANSWERS)
     choose(page, first)
     expect(answer).to_be_visible()
     (right,) = page.evaluate("shown")
     assert right != other
+    assert page.evaluate("answers") == [4], "of those that waited, the last is computed"
+    page.evaluate(ASK, [11, 15])
+    page.wait_for_function("answers.includes(15)")
+    assert page.evaluate("answers") == [4, 15]
 
     page.evaluate(HOLD)
     choose(page, first)
@@ -549,14 +558,77 @@ def test_the_classifier_tries_a_broken_download_again(
         ("resnet18.safetensors", missing),
         ("resnet18.safetensors", {"body": WEIGHTS.read_bytes()[:1_000_000]}),
     ):
-        lose(page, f"**/classifier/{name}", answer)
-        with page.expect_request(f"**/classifier/{name}"):
+        lose(page, f"**/classifier/{name}*", answer)
+        with page.expect_request(f"**/classifier/{name}*"):
             choose(page, picture)
         expect(page.locator("[data-part=status]")).to_have_text("下载失败，请检查网络后再选一次。")
     assert sum(line.startswith("Error: 404 http") for line in logged) == 2
     choose(page, picture)
     expect(page.locator("[data-part=answer]")).to_be_visible()
     page.close()
+
+
+def test_weights_are_kept_for_the_next_visit(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(TIMEOUT)
+    answer = page.locator("[data-part=answer]")
+    page.goto(f"{address}classify/")
+    page.evaluate(
+        "caches.open('cifar-resnet').then((all) => all.put('/old', new Response('earlier')))"
+    )
+    page.evaluate(SHOWN)
+    choose(page, picture)
+    expect(answer).to_be_visible()
+    tens = [f"正在下载权重：{share}%" for share in range(0, 100, 10)]
+    ready, *loading, counting, done = page.evaluate("said")
+    assert [ready, counting] == ["正在准备……", "正在计算……"]
+    assert loading[0] == tens[0]
+    assert loading == [text for text in tens if text in loading], "each once, in order"
+    assert done.startswith("最像")
+    first = page.locator("[data-part=result]").inner_text()
+    kept = "caches.open('cifar-resnet').then((all) => all.keys()).then((all) => all.map((e) => e.url))"
+    (url,) = page.evaluate(kept)
+    assert url.endswith(hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
+
+    page.reload()
+    page.evaluate(SHOWN)
+    page.route("**/*.safetensors*", lambda route: route.abort())
+    choose(page, picture)
+    expect(answer).to_be_visible()
+    assert page.evaluate("said.slice(0, -1)") == ["正在准备……", "正在计算……"]
+    assert page.locator("[data-part=result]").inner_text() == first
+
+    page.unroute("**/*.safetensors*")
+    page.reload()
+    worker = "self.caches = undefined;" + (ROOT / "docs/assets/classifier/worker.js").read_text()
+    page.route("**/worker.js", lambda route: route.fulfill(body=worker, content_type="text/javascript"))
+    choose(page, picture)
+    expect(answer).to_be_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1440])
+def test_the_answer_is_in_view(open_page, tmp_path: Path, width: int) -> None:
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    page = open_page("classify/", width=width)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    accepted = page.locator("[data-part=file]").get_attribute("accept") or ""
+    assert "image/jpeg" in accepted
+    assert not {"image/*", "image/svg+xml", "image/tiff", "image/heic"} & set(accepted.split(","))
+    page.locator("[data-part=file]").set_input_files(picture)
+    expect(page.locator("[data-part=answer]")).to_be_visible()
+    for part in ("status", "seen", "result"):
+        expect(page.locator(f"[data-part={part}]")).to_be_in_viewport(ratio=1)
+    beside = page.evaluate(
+        "['seen', 'result'].map((e) => document.querySelector(`[data-part=${e}]`).offsetTop)"
+    )
+    assert (beside[0] == beside[1]) == (width == 1440)
 
 
 def test_a_picture_may_be_dropped_anywhere(open_page, tmp_path: Path) -> None:
@@ -566,8 +638,29 @@ def test_a_picture_may_be_dropped_anywhere(open_page, tmp_path: Path) -> None:
     link = {"mimeType": "text/uri-list", "data": page.url}
     drag(page, "h1", {"items": [link]})
     expect(page.locator("[data-part=status]")).to_contain_text("没有交来图片本身")
+    status, answer = page.locator("[data-part=status]"), page.locator("[data-part=answer]")
     drag(page, "h1", {"files": [str(picture)]})
-    expect(page.locator("[data-part=answer]")).to_be_visible()
+    expect(answer).to_be_visible()
+    expect(status).not_to_contain_text("只看第一张")
+
+    other = tmp_path / "other.png"
+    Image.radial_gradient("L").save(other)
+    first = page.locator("[data-part=result]").inner_text()
+    drag(page, "h1", {"files": [str(picture), str(other)]})
+    expect(answer).to_be_visible()
+    expect(status).to_contain_text("只看第一张。最像")
+    assert page.locator("[data-part=result]").inner_text() == first
+
+    box, files = page.locator(".classifier"), {"files": [str(picture)]}
+    resting = box.evaluate("e => getComputedStyle(e).borderTopStyle")
+    drag(page, "h1", files, ("dragEnter", "dragOver"))
+    expect(box).to_have_attribute("data-over", "")
+    assert [resting, box.evaluate("e => getComputedStyle(e).borderTopStyle")] == ["dashed", "solid"]
+    drag(page, "h1", files, ("dragCancel",))
+    expect(box).not_to_have_attribute("data-over", "")
+    drag(page, "h1", files)
+    expect(box).not_to_have_attribute("data-over", "")
+    expect(answer).to_be_visible()
     page.locator("input.md-search__input").click()
     drag(page, "input.md-search__input", {"items": [{"mimeType": "text/plain", "data": "words"}]})
     expect(page.locator("input.md-search__input")).to_have_value("words")

@@ -1,7 +1,7 @@
 import pytest
 
 from cifar_resnet.software import commit_of, git, source_at
-from tests.mutate import ROOT
+from tests import ROOT
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs git's history")

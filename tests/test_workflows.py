@@ -12,7 +12,8 @@ import node
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
+
 FOLDER = ROOT / ".github" / "workflows"
 STAMP = ".venv/.installed"  # which a copy of the Makefile takes for given
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))

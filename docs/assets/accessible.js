@@ -1,5 +1,5 @@
 // Names for what the theme leaves nameless, and keys for what scrolls: for those who hear the page
-// or use no mouse.
+// or use no mouse. Search, too, for those who paste, dictate or write by hand.
 {
   // With a tab stop arrow keys scroll it, in Safari too.
   const SCROLLS = { tabindex: "0", role: "group", "aria-label": "可以左右滚动" };
@@ -8,6 +8,8 @@
     document.querySelectorAll("nav.md-code__nav").forEach((buttons, index) => {
       buttons.setAttribute("aria-label", `第 ${index + 1} 段代码`);
     });
+    const english = ".doc-contents > p:not(:has(.doc-section-title)), .doc-md-description";
+    document.querySelectorAll(english).forEach((part) => part.setAttribute("lang", "en"));
     const parts = [...document.querySelectorAll(".md-typeset__scrollwrap, div.arithmatex")];
     // All widths before the first change, after which the page would be laid out anew.
     const wide = parts.map((part) => part.scrollWidth > part.clientWidth);
@@ -30,5 +32,9 @@
   soon();
   document.addEventListener("toggle", soon, true); // what was folded has a width only now
   addEventListener("resize", soon);
+  // The theme searches when a key is let go; text may arrive without one.
+  document.addEventListener("input", ({ target }) => {
+    if (target.matches("[data-md-component=search-query]")) target.dispatchEvent(new Event("keyup"));
+  });
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
 }

@@ -3,29 +3,31 @@
 {
   const STRIP = 256; // rows of a picture that are read at once
   const LOST = "下载失败，请检查网络后再选一次。";
+  const UNREADABLE =
+    "打不开这个文件：请先存成 JPEG 或 PNG（HEIC、TIFF、SVG 不行）；太大的图先缩小。";
   const folder = new URL(".", document.currentScript.src);
   const box = document.querySelector(".classifier");
   const find = (name) => box.querySelector(`[data-part=${name}]`);
   const status = find("status"), result = find("result"), seen = find("seen");
-  let worker, latest = 0;
+  let worker, latest = 0, note = "";
 
   const say = (text) => { status.textContent = text; };
 
   // What was chosen last counts, whichever is ready first.
-  const ask = async (blob) => {
+  const ask = async ([blob, ...others]) => {
     const number = ++latest;
+    note = others.length ? "只看第一张。" : "";
     find("answer").hidden = true;
-    say("正在读图……");
+    say(`${note}正在准备……`);
     let picture;
     try {
       picture = read(await createImageBitmap(blob, { colorSpaceConversion: "none" }));
     } catch {
-      if (number === latest) say("这个文件不是浏览器认得的图片，或者太大，换一张试试。");
+      if (number === latest) say(UNREADABLE);
       return;
     }
     if (number !== latest) return;
     worker ??= start();
-    say("正在计算……");
     worker.postMessage({ number, base: folder.href, picture }, [picture.data.buffer]);
   };
 
@@ -53,7 +55,8 @@
       if (number !== latest) return;
       if (lost) say(LOST);
       else if (error) say(`没有算成：${error}`);
-      else if (progress !== undefined) say(`正在下载权重：${progress}%`);
+      else if (progress < 100) say(`正在下载权重：${progress}%`);
+      else if (progress === 100) say("正在计算……");
       else show(found);
     };
     started.onerror = () => { // one of its scripts did not come
@@ -76,22 +79,26 @@
       return row;
     }));
     draw(pixels, maps[order[0]], size);
-    say(`最像${names[order[0]]}。计算用了 ${Math.round(milliseconds)} 毫秒，图片没有离开这台设备。`);
+    say(`${note}最像${names[order[0]]}。计算用了 ${Math.round(milliseconds)} 毫秒，图片没有离开这台设备。`);
     find("answer").hidden = false;
+    box.scrollIntoView({ block: "nearest" });
   };
 
-  // The picture as the network sees it, and beside it with what speaks for the answer in colour.
+  // The picture as the network sees it, and beside it in grey with what speaks for the answer.
   const draw = (pixels, map, size) => {
     const [plain, heat] = seen.querySelectorAll("canvas");
     const side = plain.width, area = side * side;
     const low = Math.min(...map), span = Math.max(...map) - low || 1;
-    for (const [canvas, strength] of [[plain, 0], [heat, 0.6]]) {
+    for (const [canvas, strength] of [[plain, 0], [heat, 0.75]]) {
       const context = canvas.getContext("2d"), image = context.createImageData(side, side);
       for (let p = 0; p < area; p++) {
         const y = Math.floor(p / side * size / side), x = Math.floor((p % side) * size / side);
         const share = strength * (map[y * size + x] - low) / span;
+        const rgb = [0, 1, 2].map((c) => pixels[c * area + p]);
+        const grey = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
         [230, 90, 0].forEach((colour, c) => {
-          image.data[4 * p + c] = (1 - share) * pixels[c * area + p] + share * colour;
+          const base = canvas === heat ? grey : rgb[c];
+          image.data[4 * p + c] = (1 - share) * base + share * colour;
         });
         image.data[4 * p + 3] = 255;
       }
@@ -106,24 +113,28 @@
     const { type, dataTransfer: { types, files } } = event;
     if (!types.includes("Files") && !types.includes("text/uri-list")) return; // text, to search for
     event.preventDefault();
+    box.toggleAttribute("data-over", type === "dragover" && !offline);
     if (offline) event.dataTransfer.dropEffect = "none";
-    else if (type === "drop" && files[0]) ask(files[0]);
+    else if (type === "drop" && files[0]) ask(files);
     else if (type === "drop") say("浏览器没有交来图片本身；请先把它存成文件，再拖进来。");
   };
   document.addEventListener("dragover", drop);
   document.addEventListener("drop", drop);
+  document.addEventListener("dragleave", ({ relatedTarget }) => {
+    if (!relatedTarget) box.removeAttribute("data-over"); // out of the window
+  });
 
   if (offline) {
     say("从磁盘打开的页面读不到权重文件；请用 make serve 打开，或访问网站。");
     find("file").closest("p").hidden = true;
   } else {
-    find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files[0]));
+    find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files));
     find("file").addEventListener("click", ({ target }) => {
       target.value = ""; // so that choosing the same picture once more is a change
     });
     document.addEventListener("paste", ({ target, clipboardData }) => {
-      if (clipboardData.files[0] && !target.closest?.("input:not([type=file])")) ask(clipboardData.files[0]);
+      if (clipboardData.files[0] && !target.closest?.("input:not([type=file])")) ask(clipboardData.files);
     });
-    if (find("file").files[0]) ask(find("file").files[0]); // chosen before this script was there
+    if (find("file").files[0]) ask(find("file").files); // chosen before this script was there
   }
 }

@@ -2,7 +2,12 @@
 "use strict";
 importScripts("network.js", "picture.js");
 
-let ready, latest;
+let ready, latest, told = 0;
+
+function tell(progress) {
+  told = progress;
+  postMessage({ number: latest, progress });
+}
 
 async function get(url) {
   const answer = await fetch(url);
@@ -10,35 +15,61 @@ async function get(url) {
   return answer;
 }
 
-async function load(base) {
-  const about = await (await get(new URL("classifier.json", base))).json();
-  const { body } = await get(new URL(about.weights, base));
+async function download(url, bytes) {
+  tell(0);
+  const { body } = await get(url);
   const parts = [], reader = body.getReader();
-  let received = 0, told = 0;
+  let received = 0;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);
     received += value.length;
-    const progress = Math.floor(10 * received / about.bytes) * 10; // few enough to be read aloud
-    if (progress > told) postMessage({ number: latest, progress: told = progress });
+    const progress = Math.floor(10 * received / bytes) * 10; // few enough to be read aloud
+    if (progress > told) tell(progress);
   }
-  if (received !== about.bytes) throw new Error(`${received} bytes of ${about.bytes}`);
-  const buffer = await new Blob(parts).arrayBuffer();
+  if (received !== bytes) throw new Error(`${received} bytes of ${bytes}`);
+  return new Blob(parts).arrayBuffer();
+}
+
+/** The weights, kept for the next visit where the browser lets the page keep something. */
+async function getWeights(url, bytes) {
+  let store, kept;
+  try {
+    store = await caches.open("cifar-resnet");
+    kept = await store.match(url);
+  } catch {} // no such thing here
+  if (kept) return kept.arrayBuffer();
+  const buffer = await download(url, bytes);
+  try {
+    for (const old of await store.keys()) await store.delete(old);
+    await store.put(url, new Response(buffer));
+  } catch {} // no room
+  return buffer;
+}
+
+async function load(base) {
+  const about = await (await get(new URL("classifier.json", base))).json();
+  const buffer = await getWeights(new URL(about.weights, base), about.bytes);
+  if (told < 100) tell(100);
   return { ...about, network: buildNetwork(readTensors(buffer)) };
 }
 
 onmessage = async ({ data: { number, base, picture } }) => {
   latest = number;
+  if (ready) tell(told);
   let loaded;
   try {
     loaded = await (ready ??= load(base));
   } catch (error) {
     ready = undefined; // the next picture tries once more
+    told = 0;
     console.error(error);
     postMessage({ number, lost: true });
     return;
   }
+  await new Promise((go) => { setTimeout(go); }); // lets in what was chosen meanwhile
+  if (number !== latest) return;
   try {
     const { network, mean, std } = loaded;
     const begin = performance.now();

@@ -1,0 +1,5 @@
+"""The project's tests."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
