@@ -206,13 +206,19 @@ def _twins(record: Record, others: Iterable[Record]) -> Iterator[str]:
 
 
 def _thrown_again(record: Record, current: Callable[[Recipe], dict[str, Any]]) -> Iterator[str]:
-    """Earlier runs alike that it stands in for and that still hold: a second throw of the dice."""
+    """Earlier runs alike that it stands in for and that still hold: a second throw of the dice.
+
+    A repetition with the same loss in every epoch is the same throw.
+    """
 
     def kind(record: Record) -> tuple[object, ...]:
         return _what_ran(record), record.hardware.name, record.hardware.precision
 
+    def losses(record: Record) -> list[float]:
+        return [epoch.train_loss for epoch in record.history]
+
     for old in withdrawn():
-        other = old.weights_sha256 != record.weights_sha256 and old.finished < record.finished
+        other = losses(old) != losses(record) and old.finished < record.finished
         if other and kind(old) == kind(record) and not any(outdated(old, current)):
             yield (
                 f"{record.id} replaces {old.id} ({old.metrics.accuracy:.2%}), which the "

@@ -136,7 +136,7 @@ def residuals_small(analyses: Analyses) -> Shown:
     findings, panels, rows = [], [], []
     for record in analyses.values():
         network, values = _network(record), record.values
-        for end, what in (("", "|F(x)| 与 |x| 之比"), (CHANGE, "实际改动与 |x| 之比")):
+        for end, what in (("", " |F(x)| 与 |x| 之比"), (CHANGE, "实际改动与 |x| 之比")):
             trained, fresh = median(values[f"trained{end}"]), median(values[f"fresh{end}"])
             words = f"{network}：训练后{what}的中位数是 {trained:.3f}，初始时 {fresh:.3f}"
             findings.append(Finding(words, trained < 0.5))

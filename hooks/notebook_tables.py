@@ -51,8 +51,7 @@ def show(*arguments: Any, **more: Any) -> None:
     _show(*arguments, **more)
     if found:
         folded = (
-            '<details class="data" data-search-exclude>'
-            f"<summary>数据表</summary>{found}</details>"
+            f'<details class="data" data-search-exclude><summary>数据表</summary>{found}</details>'
         )
         display({"text/html": folded}, raw=True)  # type: ignore[no-untyped-call]
 

@@ -84,7 +84,7 @@ def _tidy(markdown: str) -> str:
 
     def tidy(drawing: re.Match[str]) -> str:
         kept = re.sub("<metadata>.*?</metadata>", "", drawing[0], flags=re.DOTALL)
-        used = set(re.findall("[(\"]#([^)\"]+)", kept))
+        used = set(re.findall('[("]#([^)"]+)', kept))
         kept = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", kept)
         return kept.replace("#000000", "currentColor")
 
@@ -92,9 +92,11 @@ def _tidy(markdown: str) -> str:
 
 
 def _described(markdown: str) -> str:
-    """The first paragraph below the title as plain text, in whole sentences without formulas."""
+    """The first paragraph below the title as plain text, without sentences of hard formulas."""
     _, first, *_ = re.split(r"\n\s*\n", markdown.strip() + "\n\n")
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first)
+    text = re.sub(r"\\operatorname\{(\w+)\}|\\big[lr]", r"\1", text)
+    text = re.sub(r"\$([\w()+-]+)\$", r"\1", text)
     sentences = re.findall("[^。？！\n]+[。？！]", text)
     return re.sub('[`*"<>&]', "", "".join(s for s in sentences if "$" not in s))
 

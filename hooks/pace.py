@@ -107,7 +107,7 @@ def _pace_chart(
     curves = {label: _over_time(run) for label, run in runs.items()}
     fast = [curves[label][-1][0] for label, run in runs.items() if run.recipe.name[:4] == "fast"]
     end = _BESIDE_FAST * max(fast, default=math.inf)
-    shown = {label: [point for point in curve if point[0] <= end] for label, curve in curves.items()}
+    shown = {label: [at for at in curve if at[0] <= end] for label, curve in curves.items()}
     cut = [
         f"{label}一共用 {duration(curve[-1][0])}"
         for label, curve in curves.items()

@@ -218,6 +218,13 @@ MUTATIONS = (
         "tests/test_results.py",
     ),
     _code(
+        "a second throw of the dice taken for the first",
+        "results",
+        "losses(old) != losses(record)",
+        "losses(old) == losses(record)",
+        "tests/test_results.py",
+    ),
+    _code(
         "an experiment's runs outdated by their recipe",
         "results",
         " or record.recipe in asked_for()",
@@ -450,6 +457,20 @@ MUTATIONS = (
         "hooks/charts.py",
         "* value / highest",
         "* (value / highest) ** 0.2",
+        HOOKS,
+    ),
+    Mutation(
+        "labels of bars out of the picture",
+        "hooks/charts.py",
+        "max(_room(label) for label, _, _ in rows) + 12",
+        "58",
+        HOOKS,
+    ),
+    Mutation(
+        "a table of nothing but what is pending",
+        "hooks/comparisons.py",
+        "    if not rows:\n",
+        "    if False:\n",
         HOOKS,
     ),
     Mutation(

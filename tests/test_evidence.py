@@ -59,6 +59,7 @@ def test_all_claims_are_listed_with_links_to_their_boxes() -> None:
     assert listed.count("待训练") + listed.count("待测") == len(CLAIMS)
     for name, claim in CLAIMS.items():
         assert f"({claim.page}#evidence-{name})" in listed
+        assert f"出自：{claim.origin}；证据：<code>" in listed
     assert "verdict" in expand("{{ claims() }}", PUBLISHED)
 
 
@@ -287,11 +288,10 @@ def test_residual_ratios_are_the_records() -> None:
         names = "fresh", "trained", "fresh-change", "trained-change"
         blocks = zip(*(values[name] for name in names), strict=True)
         assert [row[1:] for row in told] == [[f"{ratio:.2f}" for ratio in row] for row in blocks]
-        for end, what in (("", "|F(x)|"), ("-change", "实际改动")):
+        for end, what in (("", " |F(x)| 与"), ("-change", "实际改动与")):
             middle, fresh = (median(values[f"{kind}{end}"]) for kind in ("trained", "fresh"))
             judged = "符合" if middle < 0.5 else "不符"
-            line = f"{what} 与 |x| 之比的中位数是 {middle:.3f}，初始时 {fresh:.3f}"
-            line = line.replace("改动 与", "改动与")
+            line = f"{what} |x| 之比的中位数是 {middle:.3f}，初始时 {fresh:.3f}"
             assert f"{network}：训练后{line}（<strong>{judged}</strong>）" in box
 
 

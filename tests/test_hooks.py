@@ -108,14 +108,20 @@ def test_parts_of_a_recipe_are_told_arm_by_arm(tmp_path: Path) -> None:
     )
     assert "| 分不出高下 | 7 分钟 | 2 |" in row("随机翻转", results)
     alone = read_results(publish(tmp_path / "one", *runs[2:4]))
-    assert "待训练" in row("全部用上", alone)
-    assert "| 换成 SGD | 88.00%\u00a0±\u00a01.41% |  | 7 分钟 | 2 |" in row("换成 SGD", alone)
+    assert "| 换成 SGD | 88.00%\u00a0±\u00a01.41% | 7 分钟 | 2 |" in row("换成 SGD", alone)
+    shown = expand('{{ parts("fast-cpu-parts") }}', alone)
+    assert "与第一组相比" not in shown, "there is none to compare with"
+    assert "待训练</span> 还缺的组：全部用上、全程 32×32、随机翻转" in shown
+    assert "\n| 全部用上 |" not in shown
+    waiting = expand('{{ parts("fast-cpu-parts") }}', NOTHING)
+    assert "|" not in waiting, "no table without a single run"
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if len(e.arms) > 1])
 def test_every_arm_that_is_compared_has_its_words(experiment: Experiment) -> None:
     shown = expand(f'{{{{ parts("{experiment.name}") }}}}', NOTHING)
-    assert shown.count("待训练") == len(experiment.arms)
+    assert shown.count("待训练") == 1
+    assert len(re.findall("（([^（）]+)）：<", shown)[0].split("、")) == len(experiment.arms)
 
 
 def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
@@ -203,6 +209,17 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert float(marks[0]) < float(marks[1]), "the more confident mark is higher up"
 
 
+def test_labels_of_bars_have_room() -> None:
+    """Twelve units a Chinese character, half of that for others."""
+    long = "去掉动量，学习率 1.0"
+    for label, width in ((long, 8 * 12 + 4 * 6), ("猫", 12)):
+        drawn = charts.bar_chart("", [("b", 1.0, "100.00%"), (label, 0.5, "")])
+        ends = re.findall(r'<text x="([\d.]+)"[^>]*"end"', drawn)
+        assert width <= float(ends[1]) < 1.3 * width + 10
+        written = re.findall(r'<text x="([\d.]+)"[^>]*"start"', drawn)
+        assert float(written[0]) + 7 * 6 < charts.WIDTH
+
+
 def test_layers_stand_under_their_network() -> None:
     head = layer_table()
     original, ours = head.index("原版"), head.index("修改版")
@@ -261,6 +278,18 @@ def test_gpus_have_a_chart_of_their_own(tmp_path: Path) -> None:
     assert "fast，90 轮用 2 分钟到 90.00%" in gpu
 
 
+def test_of_a_long_run_the_beginning_is_drawn_beside_fast_ones(tmp_path: Path) -> None:
+    slow, quick = (invented(get_recipe(n), 0, 0.9, device="cuda") for n in ("notes", "fast"))
+    results = read_results(publish(tmp_path, slow, quick))
+    shown = expand("{{ pace() }}", results)
+    chart = shown.split('<div class="panels">')[1]
+    lines = re.findall(r'<path d="([^"]+)" class="line ', chart)
+    drawn = sorted(line.count("L") + 1 for line in lines)
+    assert drawn == [90, 117], "minutes: as long as fast, and 1.3 times as long"
+    assert "notes，200 轮一共用 3 小时 20 分，图上只画开头" in shown
+    assert "fast，90 轮一共用" not in shown
+
+
 def test_runs_made_to_be_compared_are_no_results_of_their_own(tmp_path: Path) -> None:
     """Even those that differ from a recipe in their length alone."""
     (first, *_), (short, *_) = (jobs(select([name])) for name in ("fast-parts-cpu", "fast-short"))
@@ -271,12 +300,14 @@ def test_runs_made_to_be_compared_are_no_results_of_their_own(tmp_path: Path) ->
     assert len(results.runs) == 2
 
 
-def test_times_that_do_not_count_are_not_shown() -> None:
+def test_times_that_do_not_count_are_not_shown(tmp_path: Path) -> None:
     for name, head in (
         ("fast-cpu-parts", "| 训练用时 |"),
         ("fast-parts-cpu", "| 与第一组相比 | 次数 |"),
     ):
-        assert head in expand(f'{{{{ parts("{name}") }}}}', NOTHING)
+        first = invented(jobs(select([name]))[0].recipe, 0, 0.9)
+        results = read_results(publish(tmp_path / name, first))
+        assert head in expand(f'{{{{ parts("{name}") }}}}', results)
 
 
 def test_each_recipe_has_a_line_of_its_own(tmp_path: Path) -> None:
@@ -425,7 +456,11 @@ def test_a_notebook_is_executed_anew_when_the_package_or_a_library_changes(
 
 def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
     cells = [
-        ("markdown", "# 题目\n\n公式 $a<b$，[回去](index.md)。\n\n## 中文 小节"),
+        (
+            "markdown",
+            "# 题目\n\n说明[在先](index.md)。公式 $a<b$ 略去。没有难公式的 $F(x)$ 一句。\n\n"
+            "公式 $a<b$，[回去](index.md)。\n\n## 中文 小节",
+        ),
         ("code", "from cifar_resnet.recipe import get_recipe\nprint('<', 6 * 7)\nprint('&')"),
         ("code", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"),
         ("code", "plt.bar(['a', 'b'], [3.5, 4.5], label='bars')\nplt.show()"),
@@ -442,8 +477,25 @@ def test_a_notebook_becomes_a_page_like_others(tmp_path: Path) -> None:
     assert "&lt; 42\n&amp;\n" in re.sub("<[^>]+>", "", page)
     drawing = re.findall('<figure class="output".*?</figure>', page, re.DOTALL)[0]
     assert "<text" in drawing
-    table = re.findall('<details class="data">.*?</details>', page, re.DOTALL)[0]
+    table = re.findall('<details class="data" data.*?</details>', page, re.DOTALL)[0]
     assert re.findall("<t[hd][^>]*>([^<]+)", table) == ["x", "bars", "a", "3.5", "b", "4.5"]
+    assert drawing.startswith('<figure class="output" role="img" data-search-exclude')
+    assert "<metadata>" not in page
+    names = re.findall(' id="([^"]+)"', drawing)
+    assert names, "clip paths are referred to"
+    assert all(f"#{name}" in drawing for name in names)
+    index = (folder / "site" / "search" / "search_index.json").read_text(encoding="utf-8")
+    searched = " ".join(part["text"] for part in json.loads(index)["docs"]).replace("\u200b", "")
+    assert "没有难公式的" in searched
+    assert "Matplotlib" not in searched, "as it signs its pictures"
+    assert "数据表" not in searched
+    assert '<meta name="description" content="说明在先。没有难公式的 F(x) 一句。">' in page
+    assert '<meta property="og:title" content="题目">' in page
+    assert '<meta property="og:description" content="说明在先。没有难公式的 F(x) 一句。">' in page
+    assert page.count('property="og:') == 4
+    lost = (folder / "site" / "404.html").read_text(encoding="utf-8")
+    assert "<title>没有这个页面 - ResNet 笔记</title>" in lost
+    assert re.search(r"<h1[^>]*>没有这个页面</h1>.*搜索.*<a href=\"/cifar-resnet/", lost, re.DOTALL)
     assert "currentColor" in drawing
     assert "#000000" not in drawing
     assert "#ffffff" not in drawing

@@ -283,15 +283,21 @@ def test_a_seed_counts_once(published: Path, problems: Problems) -> None:
     assert "of the same recipe and seed; keep one" in problems()
 
 
+def otherwise(record: Record) -> Record:
+    """As if it had gone otherwise from the first epoch on."""
+    first, *rest = record.history
+    return replace(record, history=(replace(first, train_loss=9.0), *rest))
+
+
 def test_a_run_repeated_for_a_better_figure_is_noticed(
     published: Path, monkeypatch: pytest.MonkeyPatch, problems: Problems
 ) -> None:
     record = results.read_record(published)
     began = {"started": "2000-01-01T00:00:00+00:00", "finished": "2000-01-01T00:01:00+00:00"}
-    first = replace(record, id="the first", weights_sha256="0" * 64, **began)
+    first = replace(otherwise(record), id="the first", **began)
     for old, complaint in (
         (first, f"{record.id} replaces the first (50.00%)"),
-        (replace(first, weights_sha256=record.weights_sha256), None),  # moved
+        (replace(first, history=record.history, weights_sha256="0" * 64), None),  # the same throw
         (replace(first, fingerprint=first.fingerprint | {"losses": [1.0]}), None),
         (replace(first, hardware=replace(first.hardware, name="another")), None),
         (replace(first, seed=1), None),
@@ -309,7 +315,7 @@ def test_a_network_that_is_no_more_hides_no_other_problem(
     gone = replace(record.recipe, network="gone")
     old = replace(record, recipe=gone, changes=record.changes | {"network": "gone"})
     write_record(old, published)
-    monkeypatch.setattr(results, "withdrawn", lambda: (replace(old, weights_sha256="0" * 64),))
+    monkeypatch.setattr(results, "withdrawn", lambda: (otherwise(old),))
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "broken.json").write_text("{")
     lines = list(check(tmp_path, run / "weights.safetensors"))

@@ -28,7 +28,9 @@ def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     runs = [invented(NOTES_CPU, seed, accuracy) for seed, accuracy in enumerate((0.93, 0.95))]
     results = read_results(publish(tmp_path, *runs))
     assert "94.00%\u00a0±\u00a01.41%" in expand('{{ accuracy("notes-cpu") }}', results)
-    assert "2 次运行" in expand("{{ headline() }}", results)
+    cards = expand("{{ headline() }}", results)
+    assert "2 次运行" in cards
+    assert "94.00%<small>\u00a0±\u00a01.41%</small>" in cards
     assert "测试 94.00%。" in expand("{{ learning_curves() }}", results), "as a listener is told"
 
 
@@ -51,7 +53,8 @@ def test_held_out_runs_are_listed_apart(tmp_path: Path) -> None:
     tried = invented(get_recipe("notes-cpu", learning_rate=0.3), 0, 0.91, "val")
     results = read_results(publish(tmp_path, tried))
     table = expand("{{ tuning() }}", results)
-    assert "learning_rate=0.3" in table
+    assert "| `notes-cpu` | 91.00% |" in table
+    assert re.search(r"\| `learning_rate=0.3` \|\n", table), "what is wide comes last"
     assert "91.00%" in table
     assert "91.00%" not in expand("{{ headline() }} {{ provenance() }}", results)
 

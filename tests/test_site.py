@@ -41,10 +41,16 @@ PAGES = sorted(
     for pattern in ("*.md", "*.ipynb")
     for path in (ROOT / "docs").rglob(pattern)
 )
-# Punctuation that could start a line, away from the formula before it.
-LONELY_STOPS = """[...document.querySelectorAll("span.arithmatex")]
-    .filter((e) => !e.closest(".whole") && /^[，。、；：！？）”]/.test(e.nextSibling?.data ?? ""))
-    .map((e) => e.parentElement.innerText)"""
+# Punctuation that could start a line, or end one, away from its formula.
+LONELY_STOPS = """[...document.querySelectorAll("span.arithmatex")].filter(
+    (e) => !e.closest(".whole") && (/^[，。、；：！？）”]/.test(e.nextSibling?.data ?? "")
+        || /[（“]$/.test(e.previousSibling?.data ?? ""))
+).map((e) => e.parentElement.innerText)"""
+# Words of a chart outside of it, where they may run into others or out of the page.
+OUTSIDE = """[...document.querySelectorAll("figure.chart .panel svg text")].filter((e) => {
+    const chart = e.closest("svg").getBoundingClientRect(), word = e.getBoundingClientRect();
+    return word.left < chart.left - 2 || word.right > chart.right + 2;
+}).map((e) => e.textContent)"""
 # Headings hide what sticks out of them, which should be no more than the sign for their link.
 CUT_HEADINGS = """[...document.querySelectorAll("article :is(h2, h3, h4, h5)")].filter((e) => {
     const text = document.createRange(), sign = e.querySelector(".headerlink");
@@ -167,6 +173,7 @@ def test_page_is_whole(open_page, site: Path, name: str, scheme: str) -> None:
     assert formulas.count() == page.locator(".arithmatex .katex-html").count()
     assert formulas.count() == page.locator(".arithmatex math").count()
     assert page.evaluate(LONELY_STOPS) == []
+    assert page.evaluate(OUTSIDE) == []
     assert ("katex.min.css" in source) == (formulas.count() > 0)
     assert ("charts.css" in source) == (page.locator("figure.chart, figure.strips").count() > 0)
     assert ("_mkdocstrings.css" in source) == (name == "api")
@@ -192,9 +199,31 @@ def test_page_fits_a_small_phone(open_page, name: str) -> None:
     page = open_page(_path(name), width=320)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     assert page.evaluate(CUT_HEADINGS) == []
+    assert page.evaluate(OUTSIDE) == []
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     page.wait_for_timeout(100)
     assert barriers(page) == []
+
+
+def test_an_address_that_is_not_there_leads_on(browser: Browser, address: str, site: Path) -> None:
+    """A host of sites shows this page, in place, for whatever it does not have."""
+    page = browser.new_page(java_script_enabled=False)
+    lost = (site / "404.html").read_text(encoding="utf-8")
+    page.route("**/gone/**", lambda route: route.fulfill(body=lost, content_type="text/html"))
+    page.goto(f"{address}gone/and/away/")
+    assert page.locator("h1").inner_text() == "没有这个页面"
+    links = page.locator("article li a").evaluate_all("all => all.map((a) => a.href)")
+    assert links == [address, f"{address}results/", f"{address}classify/"]
+    page.close()
+
+
+def test_claims_can_be_read_on_a_phone(open_page) -> None:
+    """Whole, without scrolling sideways."""
+    page = open_page("results/", width=390)
+    table = page.locator(".md-typeset__scrollwrap", has=page.locator(".claim-origin"))
+    assert table.evaluate("(e) => e.scrollWidth - e.clientWidth") == 0
+    widths = table.locator("td:first-child").evaluate_all("all => all.map((e) => e.clientWidth)")
+    assert min(widths) > 200
 
 
 def test_some_page_has_formulas_and_some_a_diagram(site: Path) -> None:
@@ -293,10 +322,8 @@ def test_search_understands_chinese(open_page) -> None:
     missed = {}
     for query, target in QUERIES.items():
         field.fill("")
-        page.keyboard.press("End")
         expect(meta).to_contain_text("键入以开始搜索")
-        page.keyboard.type(query)
-        page.keyboard.press("End")  # inserted text alone raises no key event
+        page.keyboard.insert_text(query)  # as pasted or written by hand: no key is pressed
         expect(meta).to_contain_text("结果")
         links = page.locator(".md-search-result__link").evaluate_all("all => all.map(a => a.href)")
         found = [urlsplit(link)._replace(query="").geturl() for link in links]
@@ -466,15 +493,15 @@ ANSWERS = """() => {
         constructor(...all) {
             super(...all);
             window.worker = this;
-            this.addEventListener("message", ({ data }) => data.answer && answers.push(data.number));
+            this.addEventListener("message", ({ data: { number, answer } }) => {
+                if (answer) answers.push(number);
+            });
         }
     };
 }"""
 ASK = """([first, last]) => {
-    const data = new Uint8ClampedArray(4 * 32 * 32), base = new URL("../assets/classifier/", location);
-    for (let number = first; number <= last; number++) {
-        worker.postMessage({ number, base: base.href, picture: { width: 32, height: 32, data } });
-    }
+    const picture = { width: 32, height: 32, data: new Uint8ClampedArray(4 * 32 * 32) };
+    for (let number = first; number <= last; number++) worker.postMessage({ number, picture });
 }"""
 
 
@@ -591,8 +618,8 @@ def test_weights_are_kept_for_the_next_visit(
     assert loading == [text for text in tens if text in loading], "each once, in order"
     assert done.startswith("最像")
     first = page.locator("[data-part=result]").inner_text()
-    kept = "caches.open('cifar-resnet').then((all) => all.keys()).then((all) => all.map((e) => e.url))"
-    (url,) = page.evaluate(kept)
+    keys = "caches.open('cifar-resnet').then((all) => all.keys())"
+    (url,) = page.evaluate(f"{keys}.then((all) => all.map((e) => e.url))")
     assert url.endswith(hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 
     page.reload()
@@ -605,8 +632,9 @@ def test_weights_are_kept_for_the_next_visit(
 
     page.unroute("**/*.safetensors*")
     page.reload()
-    worker = "self.caches = undefined;" + (ROOT / "docs/assets/classifier/worker.js").read_text()
-    page.route("**/worker.js", lambda route: route.fulfill(body=worker, content_type="text/javascript"))
+    worker = (ROOT / "docs/assets/classifier/worker.js").read_text()
+    insecure = {"body": f"self.caches = undefined;{worker}", "content_type": "text/javascript"}
+    page.route("**/worker.js", lambda route: route.fulfill(**insecure))
     choose(page, picture)
     expect(answer).to_be_visible()
     context.close()
@@ -656,7 +684,7 @@ def test_a_picture_may_be_dropped_anywhere(open_page, tmp_path: Path) -> None:
     drag(page, "h1", files, ("dragEnter", "dragOver"))
     expect(box).to_have_attribute("data-over", "")
     assert [resting, box.evaluate("e => getComputedStyle(e).borderTopStyle")] == ["dashed", "solid"]
-    drag(page, "h1", files, ("dragCancel",))
+    page.locator("h1").dispatch_event("dragleave")
     expect(box).not_to_have_attribute("data-over", "")
     drag(page, "h1", files)
     expect(box).not_to_have_attribute("data-over", "")

@@ -120,9 +120,7 @@
   };
   document.addEventListener("dragover", drop);
   document.addEventListener("drop", drop);
-  document.addEventListener("dragleave", ({ relatedTarget }) => {
-    if (!relatedTarget) box.removeAttribute("data-over"); // out of the window
-  });
+  document.addEventListener("dragleave", () => box.removeAttribute("data-over"));
 
   if (offline) {
     say("从磁盘打开的页面读不到权重文件；请用 make serve 打开，或访问网站。");
