@@ -125,7 +125,7 @@ def tally(results: Results) -> str:
         return PENDING
     verdicts = [_verdict(found.shown.findings) if found else OPEN for found in seen]
     counts = (
-        f'<span class="verdict verdict-{kind}">{verdict}</span> {verdicts.count(verdict)} 条'
+        f'<span class="verdict verdict-{kind}">{verdict}</span>&nbsp;{verdicts.count(verdict)}&nbsp;条'
         for verdict, kind in _KINDS.items()
         if verdict in verdicts
     )
