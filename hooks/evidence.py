@@ -125,9 +125,9 @@ def tally(results: Results) -> str:
         return PENDING
     verdicts = [_verdict(found.shown.findings) if found else OPEN for found in seen]
     counts = (
-        f'<span class="verdict verdict-{kind}">{verdict}</span>&nbsp;{verdicts.count(verdict)}&nbsp;条'
-        for verdict, kind in _KINDS.items()
-        if verdict in verdicts
+        f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>\u00a0{count}\u00a0条'
+        for verdict in _KINDS
+        if (count := verdicts.count(verdict))
     )
     return f'<span class="tally">{len(CLAIMS)} 条论断，{"，".join(counts)}</span>'
 
