@@ -43,15 +43,16 @@ def test_later_norms_are_those_after_steps_of_the_recipe() -> None:
     assert _norms_later(model, images, labels) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("network", ["resnet18", "resnet20"])
-def test_a_residual_of_zero_has_ratio_zero(network: str) -> None:
+@pytest.mark.parametrize(("network", "place"), [("resnet18", 1), ("resnet18", 2), ("resnet20", 1)])
+def test_a_residual_of_zero_has_ratio_zero(network: str, place: int) -> None:
+    """Beside a projection, too, of which the last ReLU cuts off what is negative."""
     model = build(network).eval()
-    second = list(blocks(model).values())[1]
-    last: nn.Module = second.get_submodule("bn2" if network == "resnet18" else "norm2")
+    block = list(blocks(model).values())[place]
+    last: nn.Module = block.get_submodule("bn2" if network == "resnet18" else "norm2")
     nn.init.zeros_(last.weight)
     for ratios in residual_ratios(model, draw(4, seed=0)[0]):
-        assert ratios[1] == 0
-        assert all(ratio > 0 for place, ratio in enumerate(ratios) if place != 1)
+        assert ratios[place] == 0
+        assert all(ratio > 0 for other, ratio in enumerate(ratios) if other != place)
 
 
 def test_what_the_last_relu_cuts_off_changes_nothing() -> None:
