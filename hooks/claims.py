@@ -125,7 +125,7 @@ CLAIMS: dict[str, Claim] = {
         for name, words, quote, labels, more in (
             (
                 "momentum",
-                "动量能提高准确率，不论学习率相同还是步子一样大",
+                "动量能提高准确率，不论学习率相同还是等效步长相同",
                 "SGD + Momentum (0.9)",
                 ("no-momentum", "no-momentum-same-step"),
                 (),

@@ -4,7 +4,6 @@ The weights, the normalisation and the names of the classes are the package's ow
 itself is in ``docs/assets/classifier``, and a test compares its answers with the package's.
 """
 
-import hashlib
 import json
 from html import escape
 
@@ -16,6 +15,7 @@ from wording import CLASSES, PENDING, percent
 
 from cifar_resnet.augment import MEAN, STD
 from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.files import sha256
 from cifar_resnet.predict import WEIGHTS
 
 FOLDER = "assets/classifier"
@@ -30,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         return files
     about = {
         # By its content, or a cache could answer with those of an earlier version.
-        "weights": f"{WEIGHTS.name}?{hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}",
+        "weights": f"{WEIGHTS.name}?{sha256(WEIGHTS)}",
         "bytes": WEIGHTS.stat().st_size,
         "mean": MEAN,
         "std": STD,

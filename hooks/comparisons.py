@@ -192,7 +192,7 @@ def one_left_out(
         findings += [compare(runs, label, "everything", value) for value in more]
         caption = "全部配置，与只去掉这一项。"
         if len(labels) > 1:
-            caption = "全部配置，与去掉这一项的两组：学习率不变，或者步子一样大。"
+            caption = "全部配置，与去掉这一项的两组：学习率不变，或者等效步长不变。"
         conditions = _conditions(experiment, runs)
         seen, without = (spread(runs[arm], _train_accuracy)[0] for arm in ("everything", label))
         if label == "no-weight-decay" and without < seen:

@@ -8,15 +8,22 @@ from collections.abc import Callable
 from statistics import mean
 
 import pytest
+import torch
 from comparisons import arms
 from evidence import evidence
 from records import Group, accuracy, read_results
 from speed import goals
 
+from cifar_resnet.analysis import gradient_norms
+from cifar_resnet.augment import normalize
 from cifar_resnet.checkpoint import weights_record
+from cifar_resnet.depth import get_depth_resnet
 from cifar_resnet.experiments import select
 from cifar_resnet.predict import WEIGHTS
+from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import Epoch, Record
+from cifar_resnet.synthetic import draw
+from cifar_resnet.train import make_optimizer
 from tests import ROOT
 
 RESULTS = read_results(ROOT / "results")
@@ -102,6 +109,18 @@ def nearly_all_between(low: float, high: float) -> bool:
     bins = run.metrics.calibration
     count = sum(n for n, confidence, _ in bins if n and low <= confidence < high)
     return count > 0.8 * sum(n for n, *_ in bins)
+
+
+def breaks_down(depth: int) -> bool:
+    """Whether a residual network without normalisation has no loss after two steps."""
+    torch.manual_seed(0)
+    model = get_depth_resnet(depth, batch_norm=False)
+    images, labels = draw(32, seed=0)
+    optimizer = make_optimizer(model, get_recipe("depth"))
+    for _ in range(2):
+        gradient_norms(model, normalize(images), labels)
+        optimizer.step()
+    return not model(normalize(images)).isfinite().all()
 
 
 SECOND = (3, 5, 7)  # ResNet-18's second blocks of the second to fourth stage
@@ -214,6 +233,11 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         "residual-block.md",
         "有 BN 时，初始化处两者悬殊，训练几步之后就差不多了",
         lambda: outcomes("highway") == [True, False, False],
+    ),
+    (
+        "residual-block.md",
+        "没有 BN 的残差网络经不起这样的步子，头一两步损失就成了 `nan`",
+        lambda: all(map(breaks_down, (20, 56))),
     ),
     (
         "residual-block.md",

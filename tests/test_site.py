@@ -5,7 +5,6 @@ Without Chromium these tests are skipped; with ``REQUIRE_BROWSER=1`` they fail i
 
 import functools
 import gzip
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from wording import CLASSES
 
 from cifar_resnet.augment import normalize
+from cifar_resnet.files import sha256
 from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, read_image
 from cifar_resnet.recipe import get_recipe
 from cifar_resnet.record import write_record
@@ -620,7 +620,7 @@ def test_weights_are_kept_for_the_next_visit(
     first = page.locator("[data-part=result]").inner_text()
     keys = "caches.open('cifar-resnet').then((all) => all.keys())"
     (url,) = page.evaluate(f"{keys}.then((all) => all.map((e) => e.url))")
-    assert url.endswith(hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
+    assert url.endswith(sha256(WEIGHTS))
 
     page.reload()
     page.evaluate(SHOWN)
