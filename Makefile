@@ -38,11 +38,11 @@ offline: $(STAMP)  ## build resnet-notes.zip: unpack it and open index.html, no 
 	cd .cache/offline && rm -f ../../resnet-notes.zip && \
 	  ../../$(BIN)/python -m zipfile -c ../../resnet-notes.zip resnet-notes
 
-browser:        ## what the tests of the site need: Chromium and a Chinese font (Debian)
-	command -v chromium >/dev/null && fc-list :lang=zh | grep -q . || { \
+browser:        ## what the tests of the site need: Chromium, a Chinese font and emoji (Debian)
+	command -v chromium >/dev/null && fc-list :lang=zh | grep -q . && fc-list | grep -q Emoji || { \
 	  sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); $$sudo apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends \
-	    $$(command -v chromium >/dev/null || echo chromium) fontconfig fonts-noto-cjk; } >/dev/null
+	    $$(command -v chromium >/dev/null || echo chromium) fontconfig fonts-noto-cjk fonts-noto-color-emoji; } >/dev/null
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile cifar_resnet hooks tests

@@ -28,6 +28,7 @@ CLASSES = (
     "ship",
     "truck",
 )
+"""CIFAR-10's classes, in the order of its labels."""
 MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",

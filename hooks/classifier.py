@@ -21,6 +21,7 @@ from cifar_resnet.predict import WEIGHTS
 FOLDER = "assets/classifier"
 # What every browser of today opens.
 TYPES = ",".join(f"image/{name}" for name in ("png", "jpeg", "webp", "gif", "avif", "bmp"))
+DRAWINGS = ("✈️", "🚗", "🐦", "🐱", "🦌", "🐶", "🐸", "🐎", "🚢", "🚚")  # of the classes in their order
 RAMP = '<br>低<span class="classifier-ramp" role="img" aria-label="到"></span>高'
 
 
@@ -54,6 +55,10 @@ def classifier(results: Results) -> str:
         f"<figcaption>{label}{ramp}</figcaption></figure>"
         for label, ramp in (("网络看到的 32×32", ""), ("哪里支持这个答案", RAMP))
     )
+    drawings = "".join(
+        f'<button type="button" title="{name}" aria-label="{name}">{drawing}</button>'
+        for name, drawing in zip(CLASSES, DRAWINGS, strict=True)
+    )
     return (
         f"权重约 {WEIGHTS.stat().st_size / 1e6:.0f} MB，第一次选图时下载；{origin}"
         f"在测试集上的准确率是 {accuracy}{source}。\n\n"
@@ -63,6 +68,7 @@ def classifier(results: Results) -> str:
         '<p><label class="md-button">选一张图片'
         f'<input type="file" accept="{TYPES}" autocomplete="off" data-part="file"></label>'
         " 或拖进这一页，或直接粘贴。</p>"
+        f'<p data-part="drawings" role="group" aria-label="表情符号">也可以点一个表情：{drawings}</p>'
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
         '<ol data-part="result"></ol></div></div>'

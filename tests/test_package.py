@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,10 @@ def test_modules_import_in_one_direction() -> None:
 
 
 def test_every_module_is_in_the_reference_but_those_of_the_command_line() -> None:
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    missing = {p.stem for p in PACKAGE.glob("*.py") if f"::: cifar_resnet.{p.stem}\n" not in page}
-    assert missing == {
+    pages = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: cifar_resnet\.(\w+)$", pages, re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    assert {p.stem for p in PACKAGE.glob("*.py")} - set(shown) == {
         "__init__",
         "__main__",
         "audit",
@@ -62,6 +64,16 @@ def test_every_module_is_in_the_reference_but_those_of_the_command_line() -> Non
         "evidence_commands",
         "parse",
     }
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| \[`(\w+)`\]\[([\w.]+)\]", page, re.MULTILINE))
+    public = {name: getattr(cifar_resnet, name) for name in cifar_resnet.__all__}
+    assert list(listed) == [name for name in public if name != "__version__"]
+    for name, path in listed.items():
+        module, _, last = path.rpartition(".")
+        assert getattr(import_module(module), last) is public[name]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)

@@ -106,6 +106,26 @@
     }
   };
 
+  const emoji = [...find("drawings").querySelectorAll("button")];
+
+  // What a button shows, as the reader's own system draws it, in the middle of a picture.
+  const paint = (button) => {
+    const side = 256;
+    const canvas = Object.assign(document.createElement("canvas"), { width: side, height: side });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.font = `${0.75 * side}px ${getComputedStyle(button).fontFamily}`;
+    const box = context.measureText(button.textContent);
+    const x = side + box.actualBoundingBoxLeft - box.actualBoundingBoxRight;
+    const y = side + box.actualBoundingBoxAscent - box.actualBoundingBoxDescent;
+    context.fillText(button.textContent, x / 2, y / 2);
+    return canvas;
+  };
+
+  const isColoured = (canvas) => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.some((value, k) => k % 4 === 1 && value !== data[k - 1]);
+  };
+
   const offline = location.protocol === "file:";
 
   // Anywhere on the page, which the browser would leave for the picture otherwise.
@@ -122,10 +142,12 @@
   document.addEventListener("drop", drop);
   document.addEventListener("dragleave", () => box.removeAttribute("data-over"));
 
+  find("drawings").hidden = offline || !emoji.some((button) => isColoured(paint(button)));
   if (offline) {
     say("从磁盘打开的页面读不到权重文件；请用 make serve 打开，或访问网站。");
     find("file").closest("p").hidden = true;
   } else {
+    emoji.forEach((button) => { button.addEventListener("click", () => ask([paint(button)])); });
     find("file").addEventListener("change", ({ target }) => target.files[0] && ask(target.files));
     find("file").addEventListener("click", ({ target }) => {
       target.value = ""; // so that choosing the same picture once more is a change
