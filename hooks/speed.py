@@ -16,10 +16,30 @@ from cifar_resnet.experiments import jobs, select
 
 
 def speed(results: Results) -> str:
-    """One box a benchmark: both loops, their ratio, the share of the hardware's limit."""
-    if not results.benchmarks:
+    """Both loops as bars, a panel a benchmark, and what else was measured, a column each."""
+    records = results.benchmarks
+    if not records:
         return pending("还没有测速记录", UNMEASURED)
-    return "\n\n".join(map(_box, results.benchmarks))
+    shown = figure(
+        "每秒训练的图片数，各遍的中位数；各图的横轴不同。",
+        [Panel(_place(record), _bars(record)) for record in records],
+        table(
+            ("在哪里，哪种写法", "中位数", "最慢一遍", "最快一遍"),
+            [
+                [
+                    f"{_place(record)}：{name}",
+                    *(f"{value:,.0f}" for value in (median(every), min(every), max(every))),
+                ]
+                for record in records
+                for name, every in _loops(record)
+            ],
+        ),
+        wide=len(records) == 1,
+    )
+    columns = zip(*map(_column, records), strict=True)
+    rows = [[name, *cells] for name, cells in zip(_ROWS, columns, strict=True)]
+    head = ["", *(f"{r.network}，{'CPU' if r.hardware.kind == 'cpu' else 'GPU'}" for r in records)]
+    return f"{shown}\n{markdown_table(head, rows)}"
 
 
 def contention(results: Results) -> str:
@@ -143,41 +163,55 @@ def _clock(seconds: float, form: str) -> str:
     return f"{seconds:{form}} 秒" if seconds < 120 else f"{seconds / 60:{form}} 分钟"
 
 
-def _box(record: BenchRecord) -> str:
+def _place(record: BenchRecord) -> str:
     h = record.hardware
-    machine = device(h.device, h.name, h.threads)
-    bars = [
-        (name, median(values), f"{median(values):,.0f}")
-        for name, values in (("常见写法", record.reference), ("本项目", record.ours))
-    ]
-    measured = [
-        [name, *(f"{value:,.0f}" for value in (median(values), min(values), max(values)))]
-        for name, values in (("常见写法", record.reference), ("本项目", record.ours))
-    ]
+    return f"{record.network}，{device(h.kind, h.name, h.threads)}"
+
+
+def _loops(record: BenchRecord) -> list[tuple[str, tuple[float, ...]]]:
+    return [("常见写法", record.reference), ("本项目", record.ours)]
+
+
+def _bars(record: BenchRecord) -> str:
+    bars = [(name, median(every), f"{median(every):,.0f}") for name, every in _loops(record)]
+    told = "，".join(f"{name} {written} 张/秒" for name, _, written in bars)
+    highest = max(value for _, value, _ in bars)
+    return bar_chart(f"{_place(record)}上的训练速度：{told}。", bars, highest=highest)
+
+
+_ROWS = (
+    "机器",
+    "相对常见写法的速度",
+    "最慢与最快的一遍",
+    "矩阵乘法的速度",
+    "矩阵乘法的利用率",
+    "全速做矩阵乘法时，相对常见写法的速度",
+    "数据增强占一步用时的比例",
+    "从建好网络到第一步",
+    "内存或显存的峰值",
+    "精度",
+    "测法",
+    "代码提交",
+    "记录（UTC）",
+)
+
+
+def _column(record: BenchRecord) -> list[str]:
+    h = record.hardware
     times = speedups(record)
     limit = median(record.ceiling) / record.flops / median(record.reference)
-    told = f"{bars[0][0]} {bars[0][2]} 张/秒，{bars[1][0]} {bars[1][2]} 张/秒"
-    chart = bar_chart(f"训练速度：{told}。", bars, highest=max(value for _, value, _ in bars))
-    on_gpu = h.device != "cpu"
-    memory = "显存峰值，只算本项目的循环" if on_gpu else "内存峰值，整个测速进程"
-    rows = [
-        ["相对常见写法的速度", _median_and_range(times, _TIMES)],
-        ["矩阵乘法的速度", f"{median(record.ceiling) / 1e12:.2f} TFLOP/s"],
-        ["矩阵乘法的利用率", percent(median(utilization(record)))],
-        ["全速做矩阵乘法时，相对常见写法的速度", _TIMES(limit)],
-        ["数据增强占一步用时的比例", percent(median(augmentation_share(record)))],
-        ["从建好网络到第一步", f"{record.first_step_seconds:.1f} 秒"],
-        [memory, f"{record.peak_bytes / 2**20:,.0f} MiB"],
-        ["精度", precision(h.precision, h.compile, h.cuda_graphs)],
-        ["测法", f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张"],
-        ["代码提交", f"{record.software.commit:.10}"],
-        ["记录（UTC）", f"[{date(record.started)}]({RECORDS}/{record.id}.json)"],
+    return [
+        device(h.kind, escape(h.name), h.threads),
+        _TIMES(median(times)),
+        f"{min(times):.2f} 至 {max(times):.2f} 倍",
+        f"{median(record.ceiling) / 1e12:.2f} TFLOP/s",
+        percent(median(utilization(record))),
+        _TIMES(limit),
+        percent(median(augmentation_share(record))),
+        f"{record.first_step_seconds:.1f} 秒",
+        f"{record.peak_bytes / 2**20:,.0f} MiB",
+        precision(h.precision, h.compile, h.cuda_graphs),
+        f"{len(times)} 遍，每遍 {record.steps} 步，每步 {record.batch_size} 张",
+        f"{record.software.commit:.10}",
+        f"[{date(record.started)}]({RECORDS}/{record.id}.json)",
     ]
-    shown = figure(
-        f"{record.network} 在 {machine}上的训练速度，各遍的中位数。",
-        [Panel("每秒训练的图片数", chart)],
-        table(("写法", "中位数", "最慢一遍", "最快一遍"), measured),
-        wide=True,
-    )
-    head = f"## {record.network}，{escape(machine)}\n\n"
-    return f"{head}{shown}\n{markdown_table(('量', '值'), rows)}"
