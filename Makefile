@@ -9,10 +9,12 @@ EXPERIMENTS ?=
 BUDGET ?= 8.5m
 JOBS ?= $(if $(filter cpu,$(DEVICE)),1,4)
 BRANCH ?= records
+RESOLUTION ?= lowest-direct
+ALONE := .cache/alone
 # pip has variables of its own: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install serve docs offline docs-update browser test check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
+.PHONY: help install serve docs offline docs-update browser test alone check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -46,6 +48,14 @@ browser:        ## what the tests of the site need: Chromium, a Chinese font and
 
 test: $(STAMP)     ## run all tests (CIFAR10_ROOT adds those on the real data set)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile cifar_resnet hooks tests
+
+alone:          ## install the package alone, its dependencies by RESOLUTION, and train
+	rm -rf $(ALONE)
+	$(PYTHON) -m venv $(ALONE)
+	$(ALONE)/bin/python -m pip install --quiet uv
+	$(ALONE)/bin/uv pip install --quiet --python $(ALONE)/bin/python --resolution $(RESOLUTION) .
+	$(ALONE)/bin/cifar-resnet train smoke --data synthetic --out $(ALONE)/run
+	$(ALONE)/bin/cifar-resnet evaluate $(ALONE)/run/weights.safetensors --data synthetic
 
 docs-update: $(STAMP)  ## rewrite the printed output of the pages' examples
 	$(BIN)/pytest tests/test_docs.py --update-examples

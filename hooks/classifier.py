@@ -21,7 +21,8 @@ from cifar_resnet.predict import WEIGHTS
 FOLDER = "assets/classifier"
 # What every browser of today opens.
 TYPES = ",".join(f"image/{name}" for name in ("png", "jpeg", "webp", "gif", "avif", "bmp"))
-DRAWINGS = ("✈️", "🚗", "🐦", "🐱", "🦌", "🐶", "🐸", "🐎", "🚢", "🚚")  # of the classes in their order
+# Of the classes in their order.
+DRAWINGS = ("✈️", "🚗", "🐦", "🐱", "🦌", "🐶", "🐸", "🐎", "🚢", "🚚")
 RAMP = '<br>低<span class="classifier-ramp" role="img" aria-label="到"></span>高'
 
 
@@ -68,7 +69,8 @@ def classifier(results: Results) -> str:
         '<p><label class="md-button">选一张图片'
         f'<input type="file" accept="{TYPES}" autocomplete="off" data-part="file"></label>'
         " 或拖进这一页，或直接粘贴。</p>"
-        f'<p data-part="drawings" role="group" aria-label="表情符号">也可以点一个表情：{drawings}</p>'
+        '<p data-part="drawings" role="group" aria-label="表情符号">'
+        f"也可以点一个表情：{drawings}</p>"
         '<p data-part="status" role="status"></p>'
         f'<div data-part="answer" hidden><div data-part="seen">{canvases}</div>'
         '<ol data-part="result"></ol></div></div>'
