@@ -308,10 +308,8 @@ def tuning(results: Results) -> str:
 
 
 def provenance(results: Results) -> str:
-    """Where each published number comes from, one card a run."""
-    cards = [
-        _origin(group, run, results.outdated) for group in results.groups for run in group.runs
-    ]
+    """Where each published number comes from, one card a recipe."""
+    cards = [_origins(group, results.outdated) for group in results.groups]
     if not cards:
         return pending("还没有实验记录")
     return f'<div class="runs" markdown="1">\n\n{"".join(cards)}</div>'
@@ -346,34 +344,40 @@ def compared(results: Results) -> str:
     )
 
 
-def _origin(group: Group, run: Record, outdated: dict[str, str]) -> str:
+def _origins(group: Group, outdated: dict[str, str]) -> str:
+    """What the runs have in common as a list, what tells them apart as a table."""
+    every = [_facts(run, outdated) for run in group.runs]
+    names = dict.fromkeys(name for facts in every for name in facts)
+    values = {name: [facts.get(name, "") for facts in every] for name in names}
+    apart = {name: cells for name, cells in values.items() if len(set(cells)) > 1}
+    terms = "".join(
+        f"{name}\n:   {cells[0]}\n\n" for name, cells in values.items() if name not in apart
+    )
+    table = markdown_table(tuple(apart), zip(*apart.values(), strict=True)) if apart else ""
+    title = f'<p class="card-title">{escape(group.label)}</p>'
+    return f'<div class="card" markdown="1">\n{title}\n\n{terms}{table}\n</div>\n\n'
+
+
+def _facts(run: Record, outdated: dict[str, str]) -> dict[str, str]:
     hardware = run.hardware
     parts = f"（分 {run.sessions} 段）" if run.sessions > 1 else ""
+    averaged, changed = run.flip_averaged_accuracy, changed_fields(run.recipe)
     facts = {
+        "种子": str(run.seed),
         "准确率": percent(run.metrics.accuracy),
-        "翻转平均": percent(run.flip_averaged_accuracy or 0),
-        "代码提交": f"`{run.software.commit:.10}`（包内代码与之相同）",
-        "行为指纹": f"`{_digest(run)}`",
+        "翻转平均": "" if averaged is None else percent(averaged),
+        "训练用时": duration(run.train_seconds) + parts,
+        "张/秒": f"{run.images_per_second:,.0f}",
         "设备": device(hardware.device, hardware.name, hardware.threads),
         "精度": precision(hardware.precision, hardware.compile, hardware.cuda_graphs),
         "torch": run.software.torch,
-        "完成日期": f"{date(run.finished)}（UTC）",
-        "训练用时": duration(run.train_seconds) + parts,
-        "速度": f"{run.images_per_second:,.0f} 张/秒",
-        "实验记录": _link(run),
+        "代码提交": f"`{run.software.commit:.10}`",
+        "行为指纹": f"`{_digest(run)}`",
+        "与现在的配方不同": "、".join(f"`{change}`" for change in changed),
+        "待重新验证": escape(outdated.get(run.id, "")),
+        "记录（UTC）": _link(run, date(run.finished)),
     }
-    if run.flip_averaged_accuracy is None:
-        del facts["翻转平均"]
-    changed = changed_fields(run.recipe)
-    if changed:
-        facts["与现在的配方不同"] = "、".join(f"`{change}`" for change in changed)
-    if run.id in outdated:
-        facts["待重新验证"] = f"{escape(outdated[run.id])}"
-    terms = "".join(f"{term}\n:   {fact}\n\n" for term, fact in facts.items())
-    return (
-        f'<div class="card" markdown="1">\n<p class="card-title">{escape(group.label)}，'
-        f"种子 {run.seed}</p>\n\n{terms}</div>\n\n"
-    )
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _digest(run: Record) -> str:

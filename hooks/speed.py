@@ -85,11 +85,15 @@ def goals(results: Results) -> str:
         *(_by_bench(results, *goal) for goal in _BENCH_GOALS),
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
     ]
-    marks = {True: "达到", False: "没有达到", None: ""}
-    rows = [(g.words, g.aim, g.measured, marks[g.reached]) for g in found]
+    rows = [(g.words, g.aim, g.measured, MARKS[g.reached]) for g in found]
     return markdown_table(("目标", "要求", "测得", "结果"), rows)
 
 
+MARKS = {
+    True: '<span class="verdict verdict-yes">达到</span>',
+    False: '<span class="verdict verdict-no">未达到</span>',
+    None: "",
+}
 _TIMES: Callable[[float], str] = "{:.2f} 倍".format
 
 

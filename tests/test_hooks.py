@@ -18,6 +18,7 @@ from layers import layer_table, measure
 from macros import ON_RESULTS, expand
 from mkdocs.exceptions import PluginError
 from records import Results, read_results
+from speed import MARKS
 
 from cifar_resnet.data import CLASSES
 from cifar_resnet.experiments import EXPERIMENTS, Experiment, jobs, select
@@ -131,17 +132,18 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
     )
     made = [old, *(invented_bench("resnet18", device) for device in ("cpu", "cuda"))]
     results = Results(benchmarks=tuple(made))
+    reached, missed = MARKS[True], MARKS[False]
     times = "3.00 倍（各遍 2.00 至 4.00 倍）"
     lines = [line.strip("| ") for line in expand("{{ goals() }}", results).splitlines()]
     for line in (
-        f"CPU，`resnet18`：相对常见写法的速度 | 至少 4.00 倍 | {times} | 没有达到",
+        f"CPU，`resnet18`：相对常见写法的速度 | 至少 4.00 倍 | {times} | {missed}",
         "CPU，`resnet18`：增强占一步用时的比例 | 至多 1.00% | "
-        "1.50%（各遍 1.00% 至 2.00%） | 没有达到",
-        f"GPU，`resnet18`：相对常见写法的速度 | 至少 10.00 倍 | {times} | 没有达到",
+        f"1.50%（各遍 1.00% 至 2.00%） | {missed}",
+        f"GPU，`resnet18`：相对常见写法的速度 | 至少 10.00 倍 | {times} | {missed}",
         "GPU，`resnet18`：矩阵乘法的利用率，保底 | 至少 25.00% | "
-        "18.75%（各遍 12.50% 至 25.00%） | 没有达到",
+        f"18.75%（各遍 12.50% 至 25.00%） | {missed}",
         "CPU 有一个核被占，`resnet18`：相对单线程的速度 | 至少 90.00% | "
-        "91.00%（各遍 86.00% 至 96.00%） | 达到",
+        f"91.00%（各遍 86.00% 至 96.00%） | {reached}",
         "CPU 有一个核被占，`resnet20`：相对单线程的速度 | 至少 90.00% | "
         '<span class="pending">待测</span>',
     ):
@@ -247,12 +249,12 @@ def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
         folder = tmp_path / f"{accuracy} {seeds} {len(change)} {change['finished'][14:16]}"
         return row("fast-cpu-short", read_results(publish(folder, *runs)))
 
-    assert "，19.0 分钟（3 次） | 达到 |" in shown(0.905)
-    assert "| 没有达到 |" in shown(0.895)
+    assert f"，19.0 分钟（3 次） | {MARKS[True]} |" in shown(0.905)
+    assert f"| {MARKS[False]} |" in shown(0.895)
     assert "（2 次，计划 3 次） |  |" in shown(0.905, seeds=2), "too early to say"
     late = "2026-01-01T00:21:00+00:00"
-    assert "，21.0 分钟（3 次） | 没有达到 |" in shown(0.95, finished=late)
-    assert "分钟（3 次） | 达到 |" in shown(0.95, finished=late, compile_seconds=61.0)
+    assert f"，21.0 分钟（3 次） | {MARKS[False]} |" in shown(0.95, finished=late)
+    assert f"分钟（3 次） | {MARKS[True]} |" in shown(0.95, finished=late, compile_seconds=61.0)
     assert "，中断过（3 次） |  |" in shown(0.95, sessions=2), "its time is not known"
 
 
