@@ -11,8 +11,9 @@ JOBS ?= $(if $(filter cpu,$(DEVICE)),1,4)
 BRANCH ?= records
 RESOLUTION ?= lowest-direct
 ALONE := .cache/alone
-# pip has variables of its own: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 export NO_MKDOCS_2_WARNING := 1
+
+# pip has variables of its own: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 
 .PHONY: help install serve docs offline docs-update browser test alone check experiments publish propose mutate lighthouse gpu-figures gpu-comparisons lint format lock clean
 

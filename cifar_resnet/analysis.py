@@ -169,7 +169,7 @@ def residual_ratios(model: nn.Module, images: Tensor) -> tuple[list[float], list
     def after(block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = seen["x"]
         ratios = seen["F"] / sizes(x), sizes(output - x.relu()) / sizes(x.relu())
-        sums[block] = sums.get(block, torch.zeros(2)) + torch.stack(ratios).sum(dim=1)
+        sums[block] = sums.get(block, 0) + torch.stack(ratios).sum(dim=1)
 
     def sizes(batch: Tensor) -> Tensor:
         norms: Tensor = batch.flatten(1).norm(dim=1)

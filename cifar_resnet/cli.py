@@ -72,13 +72,15 @@ def _parser() -> _Parser:
         help="train a recipe and write a run record",
         description="Train a recipe; write checkpoint.pt, weights.safetensors and record.json.",
     )
-    train.add_argument("recipe", help="name of a recipe; `cifar-resnet recipes` lists them")
+    train.add_argument(
+        "recipe",
+        help="its name, which `cifar-resnet recipes` lists; or a run's record.json, to repeat it",
+    )
     train.add_argument(
         "--seed",
         type=_seeds,
-        default=[0],
         metavar="N[,N...]",
-        help="default: 0; several, such as 0,1,2, are trained one after the other",
+        help="default: 0, or the record's; several, such as 0,1,2, one after the other",
     )
     train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
     train.add_argument(

@@ -37,10 +37,11 @@ def train(args: argparse.Namespace) -> None:
     """
     from cifar_resnet.recipe import get_recipe
 
-    changes = _changes(args.set)
+    name, changes, accuracy = _plan(args)
+    changes |= _changes(args.set)
     if args.epochs is not None:
         changes["epochs"] = args.epochs
-    recipe = get_recipe(args.recipe, **changes)
+    recipe = get_recipe(name, **changes)
 
     from cifar_resnet.data import load
     from cifar_resnet.distributed import join, local_device, on_main
@@ -63,8 +64,8 @@ def train(args: argparse.Namespace) -> None:
         for out in left.values():  # rather now than after hours of the seeds before it
             refuse_used_folder(out, resume=args.resume)
         settled = hardware
-        for record in records.values():
-            settled = _compiled_like(record, hardware)
+        if hardware.compile is None and records:  # else as was asked for
+            settled = _compiled_like([*records.values()][-1], hardware)
         for seed, out in left.items():
             begun = (out / "checkpoint.pt").exists()  # and goes on compiled as it was
             try:
@@ -82,6 +83,33 @@ def train(args: argparse.Namespace) -> None:
             f"{len(records)} seeds: mean {mean(accuracies):.2%}, "
             f"sample standard deviation {stdev(accuracies):.2%}"
         )
+    if accuracy is not None and world.is_main:
+        print(f"{args.recipe}: accuracy {accuracy:.2%}")
+
+
+def _plan(args: argparse.Namespace) -> tuple[str, dict[str, Any], float | None]:
+    """A recipe's name; of a record also all its fields, and the accuracy that it reports.
+
+    Fills in the seed, and what else a record settles: the images and how they are split.
+    """
+    if not args.recipe.endswith(".json"):
+        args.seed = args.seed or [0]
+        return args.recipe, {}, None
+    from cifar_resnet.recipe import flatten
+    from cifar_resnet.record import read_record
+
+    record = read_record(Path(args.recipe).expanduser())
+    images = record.data.name
+    if images not in ("cifar10", "synthetic"):
+        raise InputError(f"{args.recipe}: its images {images!r} are not to be had here; use fit")
+    if images == "synthetic":
+        args.data = args.data or images
+    if (args.data == "synthetic") != (images == "synthetic"):
+        raise InputError(f"{args.recipe} is of {images}: leave out --data {args.data}")
+    args.seed = args.seed or [record.seed]
+    args.val = args.val or record.data.eval_split == "val"
+    changes = flatten(record.recipe)
+    return changes.pop("name"), changes, record.metrics.accuracy
 
 
 def _compiled_like(record: "Record", hardware: "Hardware") -> "Hardware":
@@ -220,13 +248,14 @@ def predict(args: argparse.Namespace) -> int:
     """Classify pictures; a line for each that cannot be read."""
     import torch
 
-    from cifar_resnet.checkpoint import weights_record
+    from cifar_resnet.checkpoint import load_weights
     from cifar_resnet.data import CLASSES
-    from cifar_resnet.predict import WEIGHTS, classify, load_pretrained
+    from cifar_resnet.networks import build
+    from cifar_resnet.predict import WEIGHTS, classify
     from cifar_resnet.synthetic import SHAPES
 
-    model = load_pretrained(args.weights, args.network)
-    drawn = "-synthetic-" in weights_record(args.weights or WEIGHTS)
+    model = build(args.network)
+    drawn = "-synthetic-" in load_weights(model, args.weights or WEIGHTS)
     names = SHAPES if drawn else CLASSES
     answers = []
     failed: list[Path] = []

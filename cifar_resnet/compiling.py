@@ -1,4 +1,4 @@
-"""Compiling the network: whether that pays here, and how long it takes."""
+"""Compiling the network: whether that pays here, and doing it before the first step."""
 
 import copy
 import time

@@ -130,12 +130,13 @@ def check(data: Dataset) -> None:
             raise InputError(f"{field} must be of letters, digits and _ . - only, not {word!r}")
 
 
-def check_images(images: Tensor, name: str = "images") -> None:
+def check_images(images: Tensor, name: str = "images", *, any_size: bool = False) -> None:
     """Refuse what is no batch of 32x32 pictures.
 
     Args:
         images: uint8 ``[N, 3, 32, 32]``.
         name: of the argument or field, for the message.
+        any_size: let them be of another height and width.
 
     Raises:
         InputError: if they are of another type or shape.
@@ -143,10 +144,12 @@ def check_images(images: Tensor, name: str = "images") -> None:
     Example:
         >>> check_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     """
-    check_tensor(images, name)
-    if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
+    _check_tensor(images, name)
+    sides = images.shape[2:] if any_size else (32, 32)
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (3, *sides):
+        shape = f"[N, 3, {'H, W' if any_size else '32, 32'}]"
         raise InputError(
-            f"{name} must be uint8 [N, 3, 32, 32] with values from 0 to 255, not {_kind(images)}"
+            f"{name} must be uint8 {shape} with values from 0 to 255, not {_kind(images)}"
         )
 
 
@@ -164,7 +167,7 @@ def check_labels(labels: Tensor, count: int, name: str = "labels") -> None:
     Example:
         >>> check_labels(torch.tensor([3, 9]), 2)
     """
-    check_tensor(labels, name)
+    _check_tensor(labels, name)
     if labels.dtype != torch.int64 or labels.dim() != 1:
         raise InputError(f"{name} must be int64 [N], not {_kind(labels)}")
     if len(labels) != count:
@@ -175,21 +178,8 @@ def check_labels(labels: Tensor, count: int, name: str = "labels") -> None:
         raise InputError(f"{name} must not be negative, as {int(labels.min())} is")
 
 
-def check_tensor(value: object, name: str) -> None:
-    """Refuse arrays, lists, pictures and paths where a tensor is needed.
-
-    Args:
-        value: a tensor.
-        name: of the argument or field, for the message.
-
-    Raises:
-        InputError: if it is something else.
-
-    Example:
-        >>> check_tensor([1, 2], "labels")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        cifar_resnet.errors.InputError: labels must be a torch tensor, not list; ...
-    """
+def _check_tensor(value: object, name: str) -> None:
+    """Refuse arrays, lists, pictures and paths where a tensor is needed."""
     if not isinstance(value, Tensor):
         raise InputError(
             f"{name} must be a torch tensor, not {type(value).__name__}; "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_resnet.augment import normalize, shrink
-from cifar_resnet.data import check_labels, check_tensor
+from cifar_resnet.data import check_images, check_labels
 from cifar_resnet.errors import InputError
 from cifar_resnet.hardware import check_precision
 
@@ -67,7 +67,7 @@ def predict_logits(
         >>> predict_logits(model, torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
         torch.Size([5, 10])
     """
-    _check_images(images)
+    check_images(images, any_size=True)
     check_precision(precision)
     size = size or images.shape[-1]
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -80,13 +80,6 @@ def predict_logits(
             for batch in (shrink(normalize(b), size) for b in torch.split(images, batch_size))
         ]
     return torch.cat(logits)
-
-
-def _check_images(images: Tensor) -> None:
-    check_tensor(images, "images")
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        kind = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-        raise InputError(f"images must be uint8 [N, 3, H, W] with values from 0 to 255, not {kind}")
 
 
 @contextmanager
@@ -195,7 +188,7 @@ def evaluate(
         >>> sum(map(sum, metrics.confusion))
         4
     """
-    _check_images(images)
+    check_images(images, any_size=True)
     check_labels(labels, len(images))
     logits = predict_logits(model, images, precision=precision)
     if labels.max() >= logits.shape[1]:

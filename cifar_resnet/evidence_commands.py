@@ -122,8 +122,8 @@ def experiments_run(args: argparse.Namespace) -> int:
         budget=budget,
         parallel=args.jobs,
     ):
-        logs = ", ".join(map(str, failed))
-        print(f"cifar-resnet: {len(failed)} runs failed; see {logs}", file=sys.stderr)
+        logs = ", ".join(dict.fromkeys(map(str, failed)))
+        print(f"cifar-resnet: not every run ended well; see {logs}", file=sys.stderr)
         return 1
     if args.again:
         _compare(wanted, finished([args.out]), published)

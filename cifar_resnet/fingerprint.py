@@ -29,7 +29,7 @@ _STEPS = 3
 # Deep networks without shortcuts, where one step lets rounding grow beyond any tolerance:
 # of their losses only the first is compared.
 _CHAOTIC = ("plain44", "plain56")
-_TOLERANCE = {
+_TOLERANCE: dict[str, tuple[float, ...]] = {
     "logits": (1e-3,),
     "augmented": (1e-3,),
     "learning_rate": (1e-6,),
@@ -165,10 +165,11 @@ def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
         >>> differences(one, other)
         ['recipe', 'optimizer']
     """
-    if recorded.get("recipe", {}).get("network") in _CHAOTIC:
+    network = str(recorded.get("recipe", {}).get("network"))
+    if network in _CHAOTIC:
         recorded, current = (f | {"losses": f.get("losses", [])[:1]} for f in (recorded, current))
-    tolerance: dict[str, tuple[float, ...]] = dict(_TOLERANCE)
-    if str(recorded.get("recipe", {}).get("network")).startswith("resnet18"):
+    tolerance = dict(_TOLERANCE)
+    if network.startswith("resnet18"):
         tolerance["losses"] = _WIDE_LOSSES
     return [
         name

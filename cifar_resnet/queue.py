@@ -40,7 +40,7 @@ _GRACE = 20.0  # seconds of the budget kept back for interrupting
 _PATIENCE = 10.0  # seconds; a checkpoint is written atomically, so that killing loses no epoch
 _GETTING_READY = 120.0  # seconds of a process before the run's own: imports, data, how to compile
 
-_Running = dict[tuple[Job, ...], "subprocess.Popen[bytes]"]
+_Running = dict[tuple[Job, ...], subprocess.Popen[bytes]]
 
 
 def parse_budget(text: str) -> float:
@@ -317,7 +317,7 @@ def _begun_by(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-def _start(together: tuple[Job, ...], out: Path, options: list[str]) -> "subprocess.Popen[bytes]":
+def _start(together: tuple[Job, ...], out: Path, options: list[str]) -> subprocess.Popen[bytes]:
     folder = _folder(together, out)
     folder.mkdir(parents=True, exist_ok=True)
     first, *others = together

@@ -28,6 +28,7 @@ class Software:
         torch: see above.
         torchvision: see above.
         cuda: see above.
+        platform: operating system and kind of processor.
     """
 
     commit: str | None

@@ -28,7 +28,7 @@ def gradients_vanish(analyses: Analyses) -> Shown:
     record = analyses["gradients"]
     labels = {
         "sigmoid20": "Sigmoid，20 层",
-        "plain56-bare": "ReLU 与合适的初始化，56 层",
+        f"plain56{BARE}": "ReLU 与合适的初始化，56 层",
         "plain56": "再加 BN，56 层",
     }
     findings = []

@@ -149,12 +149,12 @@ def heat_map(description: str, labels: Sequence[str], shares: Sequence[Sequence[
         for j, share in enumerate(row):
             x, y = left + j * size, top + i * size
             strength = share if i == j else 0.85 * share / (worst or 1)
-            style = "cell right" if i == j else "cell wrong"
+            kind = "right" if i == j else "wrong"
             shade = f' style="fill-opacity:{strength:.3f}"'
-            parts.append(rectangle(x, y, size - 1, size - 1, style, shade))
+            parts.append(rectangle(x, y, size - 1, size - 1, f"cell {kind}", shade))
             if share >= 0.0005:
                 number = f"{share:.1%}"[:-1].removesuffix(".0")
-                ink = f"small{f' on-{style[5:]}' if strength > 0.5 else ''}"
+                ink = f"small{f' on-{kind}' if strength > 0.5 else ''}"
                 parts.append(text(x + size / 2 - 0.5, y + size / 2 + 4, number, style=ink))
     return svg(top + len(labels) * size, description, parts)
 
@@ -215,9 +215,13 @@ def figure(
         f'<figure class="chart{" chart-wide" if wide else ""}">'
         + (f'<ul class="legend">{keys}</ul>' if keys else "")
         + f'<div class="panels">{charts}</div><figcaption>{escape(caption)}</figcaption>'
-        + '<details class="data" data-search-exclude>'
-        + f"<summary>数据表</summary>{table}</details></figure>"
+        + f"{folded(table)}</figure>"
     )
+
+
+def folded(tables: str) -> str:
+    """Tables behind a quiet line to open, left out of the search."""
+    return f'<details class="data" data-search-exclude><summary>数据表</summary>{tables}</details>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:

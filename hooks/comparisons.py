@@ -79,7 +79,7 @@ def _conditions(experiment: Experiment, runs: Arms) -> str:
     return (
         f"实验 `{experiment.name}`：各组都用配方 `{name}`{f'，改 {common}' if common else ''}；"
         f"种子 {seeds}{left}。"
-        "判定的规则见[论断与证据](results.md#claims)，"
+        "判定见[规则](results.md#rules)，"
         "每次运行的来历见[对照实验的运行](results.md#runs)。"
     )
 
@@ -216,15 +216,11 @@ def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
     def show(experiment: Experiment, runs: Arms) -> Shown:
         depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
         low, high = depths[0], depths[-1]
-        findings = []
-        for value in (_train_accuracy, accuracy):
-            if kind == "plain":
-                pair = (f"plain{low}", f"plain{high}")
-            else:
-                pair = (f"resnet{high}", f"plain{high}")
-            findings.append(compare(runs, *pair, value))
+        better = f"plain{low}" if kind == "plain" else f"resnet{high}"
+        values = (_train_accuracy, accuracy)
+        findings = [compare(runs, better, f"plain{high}", value) for value in values]
         if kind == "resnet":
-            findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}", _train_accuracy))
+            findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}"))
         return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
 
     return show
@@ -252,9 +248,9 @@ def _early(runs: Arms) -> str:
     )
 
 
-def _no_less(runs: Arms, deep: str, shallow: str, value: Callable[[Record], float]) -> Finding:
-    """Whether the deep network is not worse than the shallow one."""
-    found = compare(runs, shallow, deep, value)
+def _no_less(runs: Arms, deep: str, shallow: str) -> Finding:
+    """Whether the deep network does not train worse than the shallow one."""
+    found = compare(runs, shallow, deep, _train_accuracy)
     return Finding(found.words, None if found.holds is None else not found.holds)
 
 
@@ -303,10 +299,10 @@ def parts(results: Results, *names: str) -> str:
 
     Arms without runs are told in a sentence.
     """
-    return "\n".join(_arms(results, experiment) for experiment in select(list(names)))
+    return "\n".join(_part(results, experiment) for experiment in select(names))
 
 
-def _arms(results: Results, experiment: Experiment) -> str:
+def _part(results: Results, experiment: Experiment) -> str:
     found = arms(experiment, results.runs)
     first, *_ = found.values()
     against = ["与第一组相比"] if first else []

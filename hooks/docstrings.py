@@ -1,4 +1,4 @@
-"""Griffe extension: the API page shows the doctests of our docstrings as examples."""
+"""Griffe extension: the API pages show the doctests of our docstrings as examples."""
 
 import re
 from textwrap import indent

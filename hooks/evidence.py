@@ -12,7 +12,7 @@ from comparisons import DEPTHS, Arms, arms
 from findings import Finding, Shown
 from mkdocs.exceptions import PluginError
 from records import RECORDS, Results
-from wording import PENDING, UNMEASURED, markdown_table, percent
+from wording import PENDING, UNMEASURED, badge, markdown_table, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
 
@@ -44,7 +44,7 @@ class _Seen:
         verdict = _verdict(self.shown.findings)
         scope = f'<span class="verdict-scope">{self.limits}</span>' if self.limits else ""
         old = results.mark(self.records)
-        return f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>{scope}{old}'
+        return f"{badge(_KINDS[verdict], verdict)}{scope}{old}"
 
 
 def evidence(results: Results, name: str) -> str:
@@ -62,7 +62,7 @@ def evidence(results: Results, name: str) -> str:
     if claim.analyses:
         links = (f"[`{name}`]({RECORDS}/{name}.json)" for name in seen.sources)
         source = f"分析 {'、'.join(links)}：{_trained(claim, results)}{source}"
-    for experiment in select(list(seen.queued)) if seen.queued else []:
+    for experiment in select(seen.queued) if seen.queued else ():
         (epochs,) = {job.recipe.epochs for job in jobs([experiment])}
         networks = {job.recipe.network for job in jobs([experiment])}
         network = f"网络 `{networks.pop()}`，" if len(networks) == 1 else ""
@@ -125,7 +125,7 @@ def tally(results: Results) -> str:
         return PENDING
     verdicts = [_verdict(found.shown.findings) if found else OPEN for found in seen]
     counts = (
-        f'<span class="verdict verdict-{_KINDS[verdict]}">{verdict}</span>\u00a0{count}\u00a0条'
+        f"{badge(_KINDS[verdict], verdict)}\u00a0{count}\u00a0条"
         for verdict in _KINDS
         if (count := verdicts.count(verdict))
     )

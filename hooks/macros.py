@@ -82,7 +82,7 @@ ON_CODE: dict[str, Callable[..., str]] = {"figure": figure, "layer_table": layer
 
 
 def on_startup(command: str, dirty: bool) -> None:
-    """Remember whether somebody is writing, with ``make serve``."""
+    """One thread for the build; and remember whether somebody is writing, with ``make serve``."""
     global _serving
     torch.set_num_threads(1)  # little to compute; a second thread on a busy core holds it up
     _serving = command == "serve"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from charts import table
+from charts import folded, table
 from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -50,10 +50,7 @@ def show(*arguments: Any, **more: Any) -> None:
     found = "".join(tables(axes) for figure in figures for axes in figure.axes)
     _show(*arguments, **more)
     if found:
-        folded = (
-            f'<details class="data" data-search-exclude><summary>数据表</summary>{found}</details>'
-        )
-        display({"text/html": folded}, raw=True)  # type: ignore[no-untyped-call]
+        display({"text/html": folded(found)}, raw=True)  # type: ignore[no-untyped-call]
 
 
 pyplot.show = show

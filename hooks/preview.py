@@ -16,11 +16,17 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import Files
 
-_SHARED = ("docs/*.bib", "overrides/**/*", "results/**/*", "mkdocs.yml")
+_SHARED = (
+    "docs/*.bib",
+    "hooks/notebook_templates/**/*",
+    "mkdocs.yml",
+    "overrides/**/*",
+    "results/**/*",
+)
 _CODE = ("cifar_resnet/*.py", "hooks/**/*.py", "hooks/web/*.mjs")
 _previewing = False
 _imported = ""  # digest of the code when the server started
-_shared = 0  # time of the newest shared file when all pages were last built
+_shared: list[tuple[Path, int]] = []  # files and their times when all pages were last built
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -45,13 +51,12 @@ def on_config(config: MkDocsConfig) -> None:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Have every page built if something that all of them show has changed."""
     global _shared
-    newest = max(
-        path.stat().st_mtime_ns for path in _files(Path(config.config_file_path).parent, _SHARED)
-    )
-    if newest != _shared:
+    top = Path(config.config_file_path).parent
+    found = [(path, path.stat().st_mtime_ns) for path in _files(top, _SHARED)]
+    if found != _shared:
         for file in files.documentation_pages():
             file.is_modified = lambda: True  # type: ignore[method-assign]
-    _shared = newest
+    _shared = found
     return files
 
 

@@ -1,11 +1,10 @@
 """The run records behind the site's numbers: read, checked, and grouped by recipe."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TypeVar
@@ -93,7 +92,7 @@ class Results:
         tuning: runs on held-out images.
         runs: every run on the test images, those of comparisons too.
         analyses: by their ids.
-        benchmarks: by network and device.
+        benchmarks: of CPUs first, then by network.
         outdated: ids of records that the code no longer stands behind, with the reason;
             looked for in ``make serve`` alone, since ``make check`` refuses them.
     """
@@ -148,7 +147,7 @@ def read_results(folder: Path) -> Results:
     )
 
 
-@functools.cache
+@cache
 def _experiments_recipes() -> tuple[set[Recipe], set[Recipe]]:
     """Recipes that are trained to be compared with others, and for their own result."""
     compared = {job.recipe for e in EXPERIMENTS if len(e.arms) > 1 for job in jobs([e])}
@@ -156,20 +155,20 @@ def _experiments_recipes() -> tuple[set[Recipe], set[Recipe]]:
     return compared, alone
 
 
-def find_outdated(results: Results, cache: Path) -> dict[str, str]:
+def find_outdated(results: Results, folder: Path) -> dict[str, str]:
     """Records that the code, as it is now, no longer stands behind.
 
     Args:
         results: what is published.
-        cache: folder that keeps the answer until code, torch or records change.
+        folder: keeps the answer until code, torch or records change.
     """
     every: list[Record | AnalysisRecord] = [*results.runs, *results.analyses.values()]
     ran = software()
     known = " ".join([ran.source_sha256, ran.torch, *(record.checksum for record in every)])
     key = hashlib.sha256(known.encode()).hexdigest()
-    kept = cache / f"outdated-{key[:16]}.json"
+    kept = folder / f"outdated-{key[:16]}.json"
     if not kept.exists():
-        current = functools.cache(fingerprint)
+        current = cache(fingerprint)
         found = {run.id: "；".join(outdated(run, current)) for run in results.runs}
         for record in results.analyses.values():
             found[record.id] = "" if behaves_as_before(record) else "the code measures otherwise"

@@ -164,10 +164,10 @@ def confusion_matrix(group: Group) -> str:
     """What each class is taken for, in percent of its images."""
     counts = _confusion(group)
     shares = [[count / sum(row) for count in row] for row in counts]
-    worst = _mistakes(group)[0]
+    i, j, _, share = _mistakes(group)[0]
     description = (
         "混淆矩阵，行是真实类别，列是预测类别。对角线是判对的比例；"
-        f"对角线外最大的一格是{CLASSES[worst[0]]}被认成{CLASSES[worst[1]]}，占 {worst[2]:.1%}。"
+        f"对角线外最大的一格是{CLASSES[i]}被认成{CLASSES[j]}，占 {share:.1%}。"
     )
     rows = [[CLASSES[i], *map(str, row)] for i, row in enumerate(counts)]
     return figure(
@@ -225,16 +225,15 @@ def calibration(group: Group) -> str:
     )
 
 
-def _mistakes(group: Group) -> list[tuple[int, int, float]]:
-    """True class, predicted class and share of the true class, most frequent first."""
-    counts = _confusion(group)
+def _mistakes(group: Group) -> list[tuple[int, int, int, float]]:
+    """True class, predicted class, count, share of the true class, most frequent first."""
     pairs = [
-        (i, j, count / sum(row))
-        for i, row in enumerate(counts)
+        (i, j, count, count / sum(row))
+        for i, row in enumerate(_confusion(group))
         for j, count in enumerate(row)
         if i != j
     ]
-    return sorted(pairs, key=lambda pair: -pair[2])
+    return sorted(pairs, key=lambda pair: -pair[3])
 
 
 @by_group
@@ -242,7 +241,7 @@ def confusions(group: Group) -> str:
     """The most frequent mistakes, in words."""
     lines = (
         f"<li>{CLASSES[i]}被认成{CLASSES[j]}：占全部{CLASSES[i]}图片的 {share:.1%}。</li>"
-        for i, j, share in _mistakes(group)[:5]
+        for i, j, _, share in _mistakes(group)[:5]
     )
     return f"<ol>{''.join(lines)}</ol><p>{_within(group)}</p>"
 
@@ -253,12 +252,7 @@ _PETS = {CLASSES.index(name) for name in ("猫", "狗")}
 
 def _within(group: Group) -> str:
     """How many mistakes stay among the animals or the vehicles."""
-    mistakes = [
-        ({i, j}, count)
-        for i, row in enumerate(_confusion(group))
-        for j, count in enumerate(row)
-        if i != j
-    ]
+    mistakes = [({i, j}, count) for i, j, count, _ in _mistakes(group)]
     total = sum(count for _, count in mistakes)
     pets = sum(count for pair, count in mistakes if pair == _PETS)
     animals = sum(count for pair, count in mistakes if not pair & _VEHICLES)
@@ -299,7 +293,7 @@ def tuning(results: Results) -> str:
             f"{run.metrics.loss:.3f}",
             str(run.recipe.epochs),
             str(run.seed),
-            _link(run, date(run.finished)),
+            _link(run),
             _lines(changed_fields(run.recipe)),
         ]
         for run in runs
@@ -333,7 +327,7 @@ def compared(results: Results) -> str:
                 str(run.recipe.epochs),
                 str(run.seed),
                 duration(run.train_seconds),
-                _link(run, date(run.finished)) + results.mark([run.id]),
+                _link(run) + results.mark([run.id]),
                 _lines(changes),
             ]
         )
@@ -375,7 +369,7 @@ def _facts(run: Record, outdated: dict[str, str]) -> dict[str, str]:
         "行为指纹": f"`{_digest(run)}`",
         "与现在的配方不同": "、".join(f"`{change}`" for change in changed),
         "待重新验证": escape(outdated.get(run.id, "")),
-        "记录（UTC）": _link(run, date(run.finished)),
+        "记录（UTC）": _link(run),
     }
     return {name: fact for name, fact in facts.items() if fact}
 
@@ -385,8 +379,8 @@ def _digest(run: Record) -> str:
     return hashlib.sha256(json.dumps(run.fingerprint, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _link(run: Record, words: str = "JSON") -> str:
-    return f"[{words}]({RECORDS}/{run.id}.json)"
+def _link(run: Record) -> str:
+    return f"[{date(run.finished)}]({RECORDS}/{run.id}.json)"
 
 
 def _lines(changes: Sequence[str]) -> str:

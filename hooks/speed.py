@@ -8,7 +8,17 @@ from statistics import median
 from charts import Panel, bar_chart, figure, table
 from pace import named, with_evaluation
 from records import RECORDS, Results, accuracy
-from wording import PENDING, UNMEASURED, date, device, markdown_table, pending, percent, precision
+from wording import (
+    PENDING,
+    UNMEASURED,
+    badge,
+    date,
+    device,
+    markdown_table,
+    pending,
+    percent,
+    precision,
+)
 
 from cifar_resnet.bench import BenchRecord, augmentation_share, speedups, utilization
 from cifar_resnet.contention import kept
@@ -89,11 +99,7 @@ def goals(results: Results) -> str:
     return markdown_table(("目标", "要求", "测得", "结果"), rows)
 
 
-MARKS = {
-    True: '<span class="verdict verdict-yes">达到</span>',
-    False: '<span class="verdict verdict-no">未达到</span>',
-    None: "",
-}
+MARKS = {True: badge("yes", "达到"), False: badge("no", "未达到"), None: ""}
 _TIMES: Callable[[float], str] = "{:.2f} 倍".format
 
 

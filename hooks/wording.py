@@ -30,6 +30,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def badge(kind: str, words: str) -> str:
+    """A verdict in its colour: yes, partly, no or open."""
+    return f'<span class="verdict verdict-{kind}">{words}</span>'
+
+
 def settings(changes: Mapping[str, object]) -> list[str]:
     """Fields of a recipe and their values, numbers with six digits at most.
 

@@ -21,7 +21,7 @@ from cifar_resnet import run as module
 from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.data import CLASSES, Dataset, load
 from cifar_resnet.networks import build
-from cifar_resnet.recipe import get_recipe
+from cifar_resnet.recipe import Recipe, get_recipe
 from cifar_resnet.record import read, read_record, write_record
 from cifar_resnet.synthetic import SHAPES
 from tests.site_build import invented
@@ -211,6 +211,36 @@ def test_how_to_compile_is_decided_for_all_seeds_with_the_first(
     assert cli.main(words) == 0
     assert given[1] is True
     assert given[0] is not True
+
+
+def test_a_record_can_be_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = {"epochs": 3, "schedule": "step", "erasing_area": (0.1, 0.2)}
+    old = invented(get_recipe("smoke", **changed), 7, 0.25, "val")
+    old = replace(old, data=replace(old.data, name="synthetic"))
+    given: dict[str, Any] = {}
+
+    def note(recipe: Recipe, data: Dataset, *_: object, seed: int, **__: object) -> object:
+        given.update(recipe=recipe, seed=seed, images=data.name, split=data.split)
+        return SimpleNamespace(record=replace(old, seed=seed))
+
+    monkeypatch.setattr(module, "fit", note)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "old.json"
+    write_record(old, path)
+    assert cli.main(["train", "old.json"]) == 0
+    same = {"images": "synthetic", "split": "val"}
+    assert given == {"recipe": old.recipe, "seed": 7, **same}
+    assert "old.json: accuracy 25.00%" in capsys.readouterr().out
+    assert cli.main(["train", str(path), "--seed", "8", "--set", "schedule=cosine"]) == 0
+    assert given == {"recipe": replace(old.recipe, schedule="cosine"), "seed": 8, **same}
+    for name, words in (("mine", "use fit"), ("cifar10", "leave out --data synthetic")):
+        write_record(replace(old, data=replace(old.data, name=name)), path)
+        assert cli.main(["train", "old.json", "--data", "synthetic"]) == 2
+        assert words in capsys.readouterr().err
+    assert cli.main(["train", "older.json"]) == 2
+    assert "record older.json does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

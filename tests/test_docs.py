@@ -368,7 +368,7 @@ def _in_makefile(word: str, makefile: str) -> bool:
 
 def _look_up(args: argparse.Namespace) -> None:
     """Fail for an unknown recipe, experiment, network or analysis."""
-    if "recipe" in args:
+    if "recipe" in args and not args.recipe.endswith("record.json"):
         get_recipe(args.recipe, **_changes(args.set))
     if "names" in args:
         select([name for name in args.names if name != "NAME"], args.device)

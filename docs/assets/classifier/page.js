@@ -5,7 +5,7 @@
   const LOST = "下载失败，请检查网络后再选一次。";
   const UNREADABLE =
     "打不开这个文件：请先存成 JPEG 或 PNG（HEIC、TIFF、SVG 不行）；太大的图先缩小。";
-  const folder = new URL(".", document.currentScript.src);
+  const script = new URL("worker.js", document.currentScript.src);
   const box = document.querySelector(".classifier");
   const find = (name) => box.querySelector(`[data-part=${name}]`);
   const status = find("status"), result = find("result"), seen = find("seen");
@@ -28,7 +28,7 @@
     }
     if (number !== latest) return;
     worker ??= start();
-    worker.postMessage({ number, base: folder.href, picture }, [picture.data.buffer]);
+    worker.postMessage({ number, picture }, [picture.data.buffer]);
   };
 
   // Its pixels; what is transparent lies on white. In strips, since a canvas in Safari holds fewer
@@ -50,7 +50,7 @@
   };
 
   const start = () => {
-    const started = new Worker(new URL("worker.js", folder));
+    const started = new Worker(script);
     started.onmessage = ({ data: { number, progress, lost, error, ...found } }) => {
       if (number !== latest) return;
       if (lost) say(LOST);
@@ -114,9 +114,9 @@
     const canvas = Object.assign(document.createElement("canvas"), { width: side, height: side });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.font = `${0.75 * side}px ${getComputedStyle(button).fontFamily}`;
-    const box = context.measureText(button.textContent);
-    const x = side + box.actualBoundingBoxLeft - box.actualBoundingBoxRight;
-    const y = side + box.actualBoundingBoxAscent - box.actualBoundingBoxDescent;
+    const ink = context.measureText(button.textContent);
+    const x = side + ink.actualBoundingBoxLeft - ink.actualBoundingBoxRight;
+    const y = side + ink.actualBoundingBoxAscent - ink.actualBoundingBoxDescent;
     context.fillText(button.textContent, x / 2, y / 2);
     return canvas;
   };

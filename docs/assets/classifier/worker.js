@@ -48,19 +48,19 @@ async function getWeights(url, bytes) {
   return buffer;
 }
 
-async function load(base) {
-  const about = await (await get(new URL("classifier.json", base))).json();
-  const buffer = await getWeights(new URL(about.weights, base), about.bytes);
+async function load() {
+  const about = await (await get("classifier.json")).json();
+  const buffer = await getWeights(about.weights, about.bytes);
   if (told < 100) tell(100);
   return { ...about, network: buildNetwork(readTensors(buffer)) };
 }
 
-onmessage = async ({ data: { number, base, picture } }) => {
+onmessage = async ({ data: { number, picture } }) => {
   latest = number;
   if (ready) tell(told);
   let loaded;
   try {
-    loaded = await (ready ??= load(base));
+    loaded = await (ready ??= load());
   } catch (error) {
     ready = undefined; // the next picture tries once more
     told = 0;
