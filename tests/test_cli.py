@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cifar_resnet import analysis, cli, commands, data
+from cifar_resnet import analysis, cli, commands, data, resume
 from cifar_resnet import run as module
 from cifar_resnet.analysis import AnalysisRecord, analyze
 from cifar_resnet.data import CLASSES, Dataset, load
@@ -211,6 +211,13 @@ def test_how_to_compile_is_decided_for_all_seeds_with_the_first(
     assert cli.main(words) == 0
     assert given[1] is True
     assert given[0] is not True
+
+    record = invented(get_recipe("smoke"), 0, 0.5)
+    finished = replace(record, hardware=replace(record.hardware, compile=True))
+    monkeypatch.setattr(resume, "finished_seeds", lambda *_: {0: finished})
+    for wish, compiled in (([], True), (["--no-compile"], False)):
+        assert cli.main([*words, "--resume", *wish]) == 0
+        assert given[-1] is compiled
 
 
 def test_a_record_can_be_trained_again(
