@@ -152,7 +152,7 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
     gpu = replace(made[2], peak_bytes=2**31)
     shown = expand("{{ speed() }}", Results(benchmarks=(made[1], gpu)))
     for row in (
-        "|  | resnet18，CPU | resnet18，GPU |",
+        "| 量 | resnet18，CPU | resnet18，GPU |",
         "| 相对常见写法的速度 | 3.00 倍 | 3.00 倍 |",
         "| 最慢与最快的一遍 | 2.00 至 4.00 倍 | 2.00 至 4.00 倍 |",
         "| 矩阵乘法的利用率 | 18.75% | 18.75% |",
