@@ -48,7 +48,8 @@ def speed(results: Results) -> str:
     )
     columns = zip(*map(_column, records), strict=True)
     rows = [[name, *cells] for name, cells in zip(_ROWS, columns, strict=True)]
-    head = ["量", *(f"{r.network}，{'CPU' if r.hardware.kind == 'cpu' else 'GPU'}" for r in records)]
+    kinds = {"cpu": "CPU", "cuda": "GPU"}
+    head = ["量", *(f"{record.network}，{kinds[record.hardware.kind]}" for record in records)]
     return f"{shown}\n{markdown_table(head, rows)}"
 
 

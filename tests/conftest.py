@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from cifar_resnet.hardware import Hardware
 def one_thread() -> None:
     """Two threads beside other work are slower than one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """As in a terminal; a process in the background ignores them, and all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
