@@ -101,7 +101,7 @@ def _plan(args: argparse.Namespace) -> tuple[str, dict[str, Any], float | None]:
     record = read_record(Path(args.recipe).expanduser())
     images = record.data.name
     if images not in ("cifar10", "synthetic"):
-        raise InputError(f"{args.recipe}: its images {images!r} are not to be had here; use fit")
+        raise InputError(f"{args.recipe} is of images of one's own, {images!r}: give them to fit")
     if images == "synthetic":
         args.data = args.data or images
     if (args.data == "synthetic") != (images == "synthetic"):
