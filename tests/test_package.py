@@ -66,6 +66,22 @@ def test_every_module_is_in_the_reference_but_those_of_the_command_line() -> Non
     }
 
 
+def test_the_reference_tells_on_which_page_a_module_is() -> None:
+    overview = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    told = {
+        page: re.findall(r"`(\w+)`", modules)
+        for page, modules in re.findall(
+            r"^\| \[[^]]+\]\((api/.*?)\) \|.*\| (.*) \|$", overview, re.M
+        )
+    }
+    pages = {f"api/{path.name}": path for path in (ROOT / "docs" / "api").glob("*.md")}
+    there = {
+        name: re.findall(r"^::: cifar_resnet\.(\w+)$", path.read_text(encoding="utf-8"), re.M)
+        for name, path in pages.items()
+    }
+    assert told == there
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| \[`(\w+)`\]\[([\w.]+)\]", page, re.MULTILINE))
