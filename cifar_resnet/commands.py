@@ -249,14 +249,11 @@ def predict(args: argparse.Namespace) -> int:
     import torch
 
     from cifar_resnet.checkpoint import load_weights
-    from cifar_resnet.data import CLASSES
     from cifar_resnet.networks import build
     from cifar_resnet.predict import WEIGHTS, classify
-    from cifar_resnet.synthetic import SHAPES
 
     model = build(args.network)
-    drawn = "-synthetic-" in load_weights(model, args.weights or WEIGHTS)
-    names = SHAPES if drawn else CLASSES
+    names = _class_names(load_weights(model, args.weights or WEIGHTS))
     answers = []
     failed: list[Path] = []
     pictures = _read_pictures(args.images, failed)
@@ -279,6 +276,18 @@ def predict(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answers, allow_nan=False))
     return 2 if failed else 0
+
+
+def _class_names(record_id: str) -> tuple[str, ...]:
+    """Of the images that weights were trained on; of one's own images the labels."""
+    from cifar_resnet.data import CLASSES
+    from cifar_resnet.synthetic import SHAPES
+
+    if "-synthetic-" in record_id:
+        return SHAPES
+    if "-cifar10-" in record_id or not record_id:
+        return CLASSES
+    return tuple(str(label) for label in range(len(CLASSES)))
 
 
 def _read_pictures(paths: Iterable[Path], failed: list[Path]) -> "Iterator[tuple[Path, Tensor]]":

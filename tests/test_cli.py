@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from cifar_resnet import analysis, cli, commands, data, resume
 from cifar_resnet import run as module
 from cifar_resnet.analysis import AnalysisRecord, analyze
+from cifar_resnet.checkpoint import save_weights
 from cifar_resnet.data import CLASSES, Dataset, load
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, get_recipe
@@ -157,6 +158,18 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"finished before, accuracy {record['metrics']['accuracy']:.2%}" in (
         capsys.readouterr().out
     )
+
+
+def test_weights_of_images_of_ones_own_answer_with_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, weights = tmp_path / "picture.png", tmp_path / "weights.safetensors"
+    Image.new("RGB", (32, 32), "blue").save(picture)
+    save_weights(weights, build("resnet20"), "smoke-mine-test-seed0-20261127T000000Z-000000")
+    predict = ["predict", "--network", "resnet20", "--weights", str(weights), "--json"]
+    assert cli.main([*predict, str(picture)]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert set(answer["probabilities"]) == set("0123456789"), "not airplane, nor disc"
 
 
 def test_several_seeds_are_trained_one_after_the_other(
