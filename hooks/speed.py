@@ -96,8 +96,8 @@ def goals(results: Results) -> str:
         *(_by_bench(results, *goal) for goal in _BENCH_GOALS),
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
     ]
-    rows = [(g.words, g.aim, g.measured, MARKS[g.reached]) for g in found]
-    return markdown_table(("目标", "要求", "测得", "结果"), rows)
+    rows = [(g.words, MARKS[g.reached], g.aim, g.measured) for g in found]
+    return markdown_table(("目标", "结果", "要求", "测得"), rows)
 
 
 MARKS = {True: badge("yes", "达到"), False: badge("no", "未达到"), None: ""}
