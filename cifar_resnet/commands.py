@@ -35,24 +35,28 @@ def train(args: argparse.Namespace) -> None:
     Several seeds are trained by one process, each into a folder of its own: what is compiled
     or measured for the first one serves all.
     """
-    from cifar_resnet.recipe import get_recipe
+    from cifar_resnet.recipe import flatten, get_recipe
 
-    name, changes, accuracy = _plan(args)
+    old = _to_repeat(args)
+    changes = flatten(old.recipe) if old else {}
+    name = changes.pop("name", args.recipe)
     changes |= _changes(args.set)
     if args.epochs is not None:
         changes["epochs"] = args.epochs
     recipe = get_recipe(name, **changes)
+    seeds = args.seed or [old.seed if old else 0]
 
     from cifar_resnet.data import load
     from cifar_resnet.distributed import join, local_device, on_main
     from cifar_resnet.resume import finished_seeds, refuse_used_folder
     from cifar_resnet.run import refuse_wrong_plan
 
-    for seed in args.seed:
+    for seed in seeds:
         refuse_wrong_plan(recipe, seed)
     hardware = hardware_options(args, local_device(args.device))
-    data = load(args.data, val=args.val)
-    folders = _run_folders(args, f"{recipe.name}-{data.name}-{data.split}")
+    source = "synthetic" if old and old.data.name == "synthetic" else args.data
+    data = load(source, val=args.val or (old is not None and old.data.eval_split == "val"))
+    folders = _run_folders(args.out, seeds, f"{recipe.name}-{data.name}-{data.split}")
     with join(hardware.device) as world:
         records: dict[int, Record] = {}
         if args.resume:
@@ -83,33 +87,23 @@ def train(args: argparse.Namespace) -> None:
             f"{len(records)} seeds: mean {mean(accuracies):.2%}, "
             f"sample standard deviation {stdev(accuracies):.2%}"
         )
-    if accuracy is not None and world.is_main:
-        print(f"{args.recipe}: accuracy {accuracy:.2%}")
+    if old and world.is_main:
+        print(f"{args.recipe}: accuracy {old.metrics.accuracy:.2%}")
 
 
-def _plan(args: argparse.Namespace) -> tuple[str, dict[str, Any], float | None]:
-    """A recipe's name; of a record also all its fields, and the accuracy that it reports.
-
-    Fills in the seed, and what else a record settles: the images and how they are split.
-    """
+def _to_repeat(args: argparse.Namespace) -> "Record | None":
+    """The record whose run is to be repeated, where one is given in place of a recipe's name."""
     if not args.recipe.endswith(".json"):
-        args.seed = args.seed or [0]
-        return args.recipe, {}, None
-    from cifar_resnet.recipe import flatten
+        return None
     from cifar_resnet.record import read_record
 
     record = read_record(Path(args.recipe).expanduser())
     images = record.data.name
     if images not in ("cifar10", "synthetic"):
         raise InputError(f"{args.recipe} is of images of one's own, {images!r}: give them to fit")
-    if images == "synthetic":
-        args.data = args.data or images
-    if (args.data == "synthetic") != (images == "synthetic"):
+    if args.data and (args.data == "synthetic") != (images == "synthetic"):
         raise InputError(f"{args.recipe} is of {images}: leave out --data {args.data}")
-    args.seed = args.seed or [record.seed]
-    args.val = args.val or record.data.eval_split == "val"
-    changes = flatten(record.recipe)
-    return changes.pop("name"), changes, record.metrics.accuracy
+    return record
 
 
 def _compiled_like(record: "Record", hardware: "Hardware") -> "Hardware":
@@ -167,13 +161,11 @@ def _train_one(
     return run.record
 
 
-def _run_folders(args: argparse.Namespace, name: str) -> dict[int, Path]:
+def _run_folders(out: Path | None, seeds: list[int], name: str) -> dict[int, Path]:
     """Where each seed's run goes."""
-    if args.out is None:
-        return {seed: Path("runs") / f"{name}-seed{seed}" for seed in args.seed}
-    if len(args.seed) == 1:
-        return {args.seed[0]: args.out}
-    return {seed: args.out / f"seed{seed}" for seed in args.seed}
+    if out is None:
+        return {seed: Path("runs") / f"{name}-seed{seed}" for seed in seeds}
+    return {seed: out if len(seeds) == 1 else out / f"seed{seed}" for seed in seeds}
 
 
 def _say_what_is_kept(out: Path, finished: int) -> None:

@@ -37,7 +37,7 @@ def test_each_seed_is_trained_where_its_job_is_looked_for() -> None:
         first, *others = group
         folder = Path(first.folder).parent if others else Path(first.folder)
         args = cli._parser().parse_args([*first.arguments(*others), "--out", str(folder)])
-        found = commands._run_folders(args, "unused")
+        found = commands._run_folders(args.out, args.seed, "unused")
         assert found == {job.seed: Path(job.folder) for job in group}
 
 
