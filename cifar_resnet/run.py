@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -257,8 +257,13 @@ def _fit(
         begin = time.perf_counter()
         if hardware.compile:
             forward = compiled(forward, optimizer, hardware)
-        with _compiling(hardware):
+        try:
             compile_ahead(forward, model, optimizer, recipe, hardware, world)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            why = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"torch.compile does not work here ({why}); use --no-compile"
+            ) from error
         progress.compile_seconds += time.perf_counter() - begin
     for epoch in range(len(progress.history), recipe.epochs):
         spare_busy_cores(hardware)
@@ -314,21 +319,6 @@ def _fit(
     record = on_main(partial(finish, logits), world)
     model.zero_grad()
     return Run(model.eval(), record)
-
-
-@contextmanager
-def _compiling(hardware: Hardware) -> Iterator[None]:
-    """Say in one line that the compiler is broken."""
-    if not hardware.compile:
-        yield
-        return
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        yield
-    except TorchDynamoException as error:
-        first = str(error).strip().partition("\n")[0]
-        raise InputError(f"torch.compile does not work here ({first}); use --no-compile") from error
 
 
 def _identity(recipe: Recipe, data: Dataset, seed: int) -> dict[str, Any]:
