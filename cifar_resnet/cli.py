@@ -271,14 +271,12 @@ def main(argv: list[str] | None = None) -> int:
         >>> main(["predict", "nowhere.png"])
         2
     """
-    ended: int | SystemExit
     try:
         try:
-            ended = _main(argv)
-        except SystemExit as stop:  # after --help, --version, or wrong words
-            ended = stop
-        if sys.stdout:
-            sys.stdout.flush()
+            return _main(argv)
+        finally:  # after --help, --version and wrong words, too
+            if sys.stdout:
+                sys.stdout.flush()
     except OSError as error:
         if error.filename is None:  # standard output, of which Python would complain once more
             with suppress(OSError, AttributeError):
@@ -288,9 +286,6 @@ def main(argv: list[str] | None = None) -> int:
         where = error.filename or "system"
         print(f"cifar-resnet: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
-    if isinstance(ended, SystemExit):
-        raise ended
-    return ended
 
 
 def _main(argv: list[str] | None) -> int:
