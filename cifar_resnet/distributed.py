@@ -143,19 +143,6 @@ def broadcast_buffers(model: nn.Module, world: World) -> None:
             dist.broadcast(buffer, 0)
 
 
-def broadcast_object(value: Any, world: World) -> Any:
-    """What process 0 has, on every process; anything that can be pickled.
-
-    >>> broadcast_object({"epoch": 3}, World())
-    {'epoch': 3}
-    """
-    if world.size == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, 0)
-    return box[0]
-
-
 def on_main(work: Callable[[], T], world: World) -> T:
     """What process 0 finds out, on every process.
 
@@ -170,16 +157,19 @@ def on_main(work: Callable[[], T], world: World) -> T:
         >>> on_main(lambda: 3, World())
         3
     """
-    found: T | Exception | None = None
+    if world.size == 1:
+        return work()
+    box: list[Any] = [None]
     if world.is_main:
         try:
-            found = work()
+            box = [work()]
         except (InputError, OSError, RuntimeError) as error:
-            found = error
-    told: T | Exception = broadcast_object(found, world)
-    if isinstance(told, Exception):
-        raise told
-    return told
+            box = [error]
+    dist.broadcast_object_list(box, 0)
+    if isinstance(box[0], Exception):
+        raise box[0]
+    found: T = box[0]
+    return found
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
