@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from analyses import gradients_highway, gradients_vanish, residuals_small, single_blocks
 from comparisons import depth_family, equal_operations, one_left_out, stem_variants
@@ -57,7 +58,7 @@ CLAIMS: dict[str, Claim] = {
         "笔记第 1 节",
         _DEGRADATION,
         quote="随着网络层数增加，准确率反而饱和甚至下降（并非过拟合）。",
-        show=depth_family("plain"),
+        show=partial(depth_family, "plain"),
     ),
     "shortcut": Claim(
         "background.md",
@@ -65,7 +66,7 @@ CLAIMS: dict[str, Claim] = {
         "笔记第 1 节",
         _DEGRADATION,
         quote="ResNet 通过引入 ‘跳跃连接’ (Skip Connections / Shortcuts) 解决了这个问题",
-        show=depth_family("resnet"),
+        show=partial(depth_family, "resnet"),
     ),
     "highway": Claim(
         "residual-block.md",
@@ -95,7 +96,7 @@ CLAIMS: dict[str, Claim] = {
         "笔记第 3 节",
         _SURGERY,
         quote="避免在第一层就将 32x32 的图片下采样，保留更多细节。",
-        show=stem_variants(("full", "no-pooling"), ("small-conv", "original")),
+        show=partial(stem_variants, ("full", "no-pooling"), ("small-conv", "original")),
     ),
     "pooling": Claim(
         "model.md",
@@ -103,14 +104,14 @@ CLAIMS: dict[str, Claim] = {
         "笔记第 3 节",
         _SURGERY,
         quote="避免分辨率进一步降低，保持特征图尺寸。",
-        show=stem_variants(("full", "small-conv"), ("no-pooling", "original")),
+        show=partial(stem_variants, ("full", "small-conv"), ("no-pooling", "original")),
     ),
     "operations": Claim(
         "model.md",
         f"运算量只够改造后的网络训练 {_FULL.changes['epochs']} 轮时，它也比原版准确",
         "本站",
         ("surgery-operations-cpu",),
-        show=equal_operations("full", "original"),
+        show=partial(equal_operations, "full", "original"),
     ),
     **{
         name: Claim(
@@ -120,7 +121,7 @@ CLAIMS: dict[str, Claim] = {
             _CONFIGURATION,
             arms=("everything", *labels),
             quote=quote,
-            show=one_left_out(labels, *more),
+            show=partial(one_left_out, labels, *more),
         )
         for name, words, quote, labels, more in (
             (

@@ -42,12 +42,8 @@ def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool 
     return abs(a[0] - b[0]) > a[1] + b[1]
 
 
-def _difference(
-    a: tuple[float, float | None], b: tuple[float, float | None]
-) -> tuple[bool | None, str, str]:
-    """Whether two means are `apart`, whether the first is higher or lower, and by how much."""
-    word = "高" if a[0] > b[0] else "低"
-    return apart(a, b), word, f"{abs(a[0] - b[0]) * 100:.2f} 个百分点"
+def _gap(a: tuple[float, float | None], b: tuple[float, float | None]) -> str:
+    return f"{abs(a[0] - b[0]) * 100:.2f} 个百分点"
 
 
 def compare(runs: Arms, more: str, less: str, value: Callable[[Record], float]) -> Finding:
@@ -59,12 +55,13 @@ def compare(runs: Arms, more: str, less: str, value: Callable[[Record], float]) 
     }
     first, second = spread(runs[more], value), spread(runs[less], value)
     pair = f"{words[value]}：{LABELS[more]} {percent(*first)}，{LABELS[less]} {percent(*second)}"
-    differ, word, gap = _difference(first, second)
+    differ, gap = apart(first, second), _gap(first, second)
     if differ is None:
         return Finding(f"{pair}，相差 {gap}；只有一个种子，先不下结论", None)
     if not differ:
         return Finding(f"{pair}，差别没有超出种子之间的波动，分不出高下", False)
-    return Finding(f"{pair}，前者{word} {gap}，超出种子之间的波动", word == "高")
+    higher = first[0] > second[0]
+    return Finding(f"{pair}，前者{'高' if higher else '低'} {gap}，超出种子之间的波动", higher)
 
 
 def _conditions(experiment: Experiment, runs: Arms) -> str:
@@ -152,78 +149,64 @@ def _bars(runs: Arms, caption: str) -> str:
 _flops = cache(training_flops)
 
 
-def stem_variants(*pairs: tuple[str, str]) -> Callable[[Experiment, Arms], Shown]:
+def stem_variants(*pairs: tuple[str, str], experiment: Experiment, runs: Arms) -> Shown:
     """Compare stems pair by pair; the first of each should be more accurate."""
-
-    def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, more, less, accuracy) for more, less in pairs]
-        caption = (
-            "起始部分的四种组合：3×3/1 指第一个卷积的核 3×3、步幅 1，"
-            "7×7/2 指核 7×7、步幅 2；池化留或不留。"
-        )
-        return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
-
-    return show
+    findings = [compare(runs, more, less, accuracy) for more, less in pairs]
+    caption = (
+        "起始部分的四种组合：3×3/1 指第一个卷积的核 3×3、步幅 1，"
+        "7×7/2 指核 7×7、步幅 2；池化留或不留。"
+    )
+    return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
 
 
-def equal_operations(more: str, less: str) -> Callable[[Experiment, Arms], Shown]:
+def equal_operations(more: str, less: str, *, experiment: Experiment, runs: Arms) -> Shown:
     """Compare two stems whose runs needed as many operations; the first should be more accurate."""
-
-    def show(experiment: Experiment, runs: Arms) -> Shown:
-        findings = [compare(runs, more, less, accuracy)]
-        told = "，".join(f"{LABELS[k]}训练 {runs[k][0].recipe.epochs} 轮" for k in (more, less))
-        caption = f"训练的运算量大致相等：{told}。"
-        return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
-
-    return show
+    findings = [compare(runs, more, less, accuracy)]
+    told = "，".join(f"{LABELS[k]}训练 {runs[k][0].recipe.epochs} 轮" for k in (more, less))
+    caption = f"训练的运算量大致相等：{told}。"
+    return Shown(findings, _bars(runs, caption), _conditions(experiment, runs))
 
 
 def one_left_out(
-    labels: Sequence[str], *more: Callable[[Record], float]
-) -> Callable[[Experiment, Arms], Shown]:
+    labels: Sequence[str],
+    *more: Callable[[Record], float],
+    experiment: Experiment,
+    runs: Arms,
+) -> Shown:
     """Compare everything with one thing left out, in one or several ways.
 
     ``more`` should be larger without it.
     """
-
-    def show(experiment: Experiment, runs: Arms) -> Shown:
-        label = labels[0]
-        findings = [compare(runs, "everything", other, accuracy) for other in labels]
-        findings += [compare(runs, label, "everything", value) for value in more]
-        caption = "全部配置，与只去掉这一项。"
-        if len(labels) > 1:
-            caption = "全部配置，与去掉这一项的两组：学习率不变，或者等效步长不变。"
-        conditions = _conditions(experiment, runs)
-        seen, without = (spread(runs[arm], _train_accuracy)[0] for arm in ("everything", label))
-        if label == "no-weight-decay" and without < seen:
-            conditions += "去掉之后训练准确率也低（见数据表），可见这里起作用的不是防过拟合。"
-        if label in ("no-label-smoothing", "no-erasing", "no-crop-and-flip"):
-            conditions += _underfitted(runs["everything"])
-        if label in ("no-erasing", "no-crop-and-flip"):
-            conditions += "两组的训练图增强不同，训练准确率不能直接相比。"
-        return Shown(findings, _bars(runs, caption), conditions)
-
-    return show
+    label = labels[0]
+    findings = [compare(runs, "everything", other, accuracy) for other in labels]
+    findings += [compare(runs, label, "everything", value) for value in more]
+    caption = "全部配置，与只去掉这一项。"
+    if len(labels) > 1:
+        caption = "全部配置，与去掉这一项的两组：学习率不变，或者等效步长不变。"
+    conditions = _conditions(experiment, runs)
+    seen, without = (spread(runs[arm], _train_accuracy)[0] for arm in ("everything", label))
+    if label == "no-weight-decay" and without < seen:
+        conditions += "去掉之后训练准确率也低（见数据表），可见这里起作用的不是防过拟合。"
+    if label in ("no-label-smoothing", "no-erasing", "no-crop-and-flip"):
+        conditions += _underfitted(runs["everything"])
+    if label in ("no-erasing", "no-crop-and-flip"):
+        conditions += "两组的训练图增强不同，训练准确率不能直接相比。"
+    return Shown(findings, _bars(runs, caption), conditions)
 
 
-def depth_family(kind: str) -> Callable[[Experiment, Arms], Shown]:
+def depth_family(kind: str, *, experiment: Experiment, runs: Arms) -> Shown:
     """Compare the shallowest with the deepest network.
 
     ``"plain"``: the deep one should be worse, in training too. ``"resnet"``: the deep one
     should beat the plain one of its depth, and not train worse than the shallow one.
     """
-
-    def show(experiment: Experiment, runs: Arms) -> Shown:
-        depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
-        low, high = depths[0], depths[-1]
-        better = f"plain{low}" if kind == "plain" else f"resnet{high}"
-        values = (_train_accuracy, accuracy)
-        findings = [compare(runs, better, f"plain{high}", value) for value in values]
-        if kind == "resnet":
-            findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}"))
-        return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
-
-    return show
+    depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
+    low, high = depths[0], depths[-1]
+    better = f"plain{low}" if kind == "plain" else f"resnet{high}"
+    findings = [compare(runs, better, f"plain{high}", v) for v in (_train_accuracy, accuracy)]
+    if kind == "resnet":
+        findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}"))
+    return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
 
 
 def _underfitted(runs: Sequence[Record]) -> str:
@@ -341,7 +324,9 @@ def _part(results: Results, experiment: Experiment) -> str:
 
 def _against(runs: Sequence[Record], first: Sequence[Record]) -> str:
     """By how much an arm is better or worse than another, if by more than the seeds' spread."""
-    differ, word, gap = _difference(spread(runs, accuracy), spread(first, accuracy))
+    ours, theirs = spread(runs, accuracy), spread(first, accuracy)
+    differ = apart(ours, theirs)
     if differ is None:
         return "种子太少"
-    return f"{word} {gap}" if differ else "分不出高下"
+    word = "高" if ours[0] > theirs[0] else "低"
+    return f"{word} {_gap(ours, theirs)}" if differ else "分不出高下"

@@ -152,7 +152,7 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
         runs = {label: every[label] for label in claim.arms or every}
         if all(runs.values()):
             ids = frozenset(run.id for group in runs.values() for run in group)
-            shown = claim.show(experiment, runs)
+            shown = claim.show(experiment=experiment, runs=runs)
             queued = claim.experiments[:index]
             limits = _limits(experiment, runs, shortened=bool(queued))
             found.append(_Seen(shown, (name,), ids, queued, limits))
