@@ -1,7 +1,6 @@
 """What the benchmarks measured, and the goals that they and the runs are held to."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from statistics import median
 
@@ -80,23 +79,12 @@ def _range(counts: Sequence[int]) -> str:
     return str(most) if least == most else f"{least} 至 {most}"
 
 
-@dataclass(frozen=True)
-class _Goal:
-    """What was aimed at: words, the least or the most that counts, and what was measured."""
-
-    words: str
-    aim: str
-    measured: str
-    reached: bool | None
-
-
 def goals(results: Results) -> str:
     """What was aimed at and what was measured, side by side; 待测 or 待训练 without a record."""
-    found = [
+    rows = [
         *(_by_bench(results, *goal) for goal in _BENCH_GOALS),
         *(_by_training(results, *goal) for goal in _TRAINING_GOALS),
     ]
-    rows = [(g.words, MARKS[g.reached], g.aim, g.measured) for g in found]
     return markdown_table(("目标", "结果", "要求", "测得"), rows)
 
 
@@ -138,7 +126,7 @@ def _by_bench(
     write: Callable[[float], str],
     limit: float,
     least: bool,
-) -> _Goal:
+) -> tuple[str, ...]:
     words = f"{place}，`{network}`：{name}"
     aim = f"{'至少' if least else '至多'} {write(limit)}"
     kind = "cuda" if place == "GPU" else "cpu"
@@ -148,11 +136,11 @@ def _by_bench(
             if not every:
                 continue
             reached = (median(every) >= limit) == least
-            return _Goal(words, aim, _median_and_range(every, write), reached)
-    return _Goal(words, aim, UNMEASURED, None)
+            return words, MARKS[reached], aim, _median_and_range(every, write)
+    return words, "", aim, UNMEASURED
 
 
-def _by_training(results: Results, experiment: str, level: float, limit: float) -> _Goal:
+def _by_training(results: Results, experiment: str, level: float, limit: float) -> tuple[str, ...]:
     planned = jobs(select([experiment]))
     recipe = planned[0].recipe
     words, aim = named(recipe), f"{percent(level)}，{_clock(limit, '.0f')}之内"
@@ -165,8 +153,9 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
             times = f"{len(group.runs)} 次{'' if enough else f'，计划 {len(planned)} 次'}"
             unknown = not enough or (reached >= level and not time)
             verdict = None if unknown else reached >= level and time <= limit
-            return _Goal(words, aim, f"{percent(reached, deviation)}，{took}（{times}）", verdict)
-    return _Goal(words, aim, PENDING, None)
+            measured = f"{percent(reached, deviation)}，{took}（{times}）"
+            return words, MARKS[verdict], aim, measured
+    return words, "", aim, PENDING
 
 
 def _clock(seconds: float, form: str) -> str:
