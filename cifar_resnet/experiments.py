@@ -54,7 +54,7 @@ class Experiment:
     name: str
     claim: str
     arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
     equal: str = "epochs"
     device: str = "cpu"
     timed: bool = False
@@ -194,12 +194,8 @@ _on_gpu = partial(Experiment, device="cuda")
 
 # In the order in which they run: what tells most for the least time comes first.
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment(
-        "degradation-cpu", _DEGRADATION, _arms("depth", _depths(20, 56), epochs=6), (0, 1, 2)
-    ),
-    Experiment(
-        "surgery-cpu", _SURGERY, _arms("notes", _STEMS, epochs=4, warmup_epochs=1.0), (0, 1, 2)
-    ),
+    Experiment("degradation-cpu", _DEGRADATION, _arms("depth", _depths(20, 56), epochs=6)),
+    Experiment("surgery-cpu", _SURGERY, _arms("notes", _STEMS, epochs=4, warmup_epochs=1.0)),
     Experiment(
         "surgery-operations-cpu",
         "for as many operations, too, the small stem wins over the original one",
@@ -211,43 +207,30 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             },
             warmup_epochs=1.0,
         ),
-        (0, 1, 2),
         equal="operations",
     ),
     Experiment(
         "configuration-cpu",
         _CONFIGURATION,
         _arms("notes", _LEFT_OUT, network="resnet20", epochs=8, warmup_epochs=1.0),
-        (0, 1, 2),
     ),
-    Experiment(
-        "notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),), (0, 1, 2)
-    ),
+    Experiment("notes-cpu", "the note's recipe in 16 epochs", (Arm("run", "notes-cpu"),)),
     Experiment(
         "fast-cpu-short",
         "90 % on two CPU cores in 20 minutes",
         (Arm("run", "fast-cpu-short"),),
-        (0, 1, 2),
         timed=True,
     ),
     Experiment(
-        "fast-cpu",
-        "94 % on two CPU cores in an hour",
-        (Arm("run", "fast-cpu"),),
-        (0, 1, 2),
-        timed=True,
+        "fast-cpu", "94 % on two CPU cores in an hour", (Arm("run", "fast-cpu"),), timed=True
     ),
     Experiment(
-        "precision-cpu",
-        _PRECISION,
-        _precision(network="resnet20", epochs=5, warmup_epochs=1.0),
-        (0, 1, 2),
+        "precision-cpu", _PRECISION, _precision(network="resnet20", epochs=5, warmup_epochs=1.0)
     ),
     Experiment(
         "fast-cpu-parts",
         "each part of the fast CPU recipes pays",
         _arms("fast-cpu-short", _FAST_CPU),
-        (0, 1, 2),
         timed=True,
     ),
     Experiment(
@@ -257,7 +240,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             "fast-cpu-short",
             {"everything": {}, "full-resolution": {"low_resolution_share": 0.0, "epochs": 4}},
         ),
-        (0, 1, 2),
         equal="time",
         timed=True,
     ),
@@ -265,34 +247,22 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "fast-parts-cpu",
         "each part of the fast recipe paid before it was tuned",
         _arms("fast", _FAST_BEFORE, network="resnet20", epochs=8, **_BEFORE),
-        (0, 1, 2),
     ),
     _on_gpu(
         "fast-short",
         "95 % on a GPU in 25 seconds",
         (Arm("run", "fast", {"epochs": 34, **_BEFORE}),),
-        (0, 1, 2),
         timed=True,
     ),
     _on_gpu(
-        "fast",
-        "96 % on a GPU in a minute",
-        (Arm("run", "fast"),),
-        (0, 1, 2, 3, 4),
-        timed=True,
+        "fast", "96 % on a GPU in a minute", (Arm("run", "fast"),), (0, 1, 2, 3, 4), timed=True
     ),
-    _on_gpu("notes", "the note's recipe in full", (Arm("run", "notes"),), (0, 1, 2)),
-    _on_gpu(
-        "fast-parts",
-        "each part of the fast recipe pays",
-        _arms("fast", _FAST),
-        (0, 1, 2),
-        timed=True,
-    ),
-    _on_gpu("precision", _PRECISION, _precision(network="resnet20", epochs=20), (0, 1, 2)),
-    _on_gpu("surgery", _SURGERY, _arms("notes", _STEMS, epochs=30), (0, 1, 2)),
-    _on_gpu("configuration", _CONFIGURATION, _arms("notes", _LEFT_OUT, epochs=30), (0, 1, 2)),
-    _on_gpu("degradation", _DEGRADATION, _arms("depth", _depths(20, 32, 44, 56)), (0, 1, 2)),
+    _on_gpu("notes", "the note's recipe in full", (Arm("run", "notes"),)),
+    _on_gpu("fast-parts", "each part of the fast recipe pays", _arms("fast", _FAST), timed=True),
+    _on_gpu("precision", _PRECISION, _precision(network="resnet20", epochs=20)),
+    _on_gpu("surgery", _SURGERY, _arms("notes", _STEMS, epochs=30)),
+    _on_gpu("configuration", _CONFIGURATION, _arms("notes", _LEFT_OUT, epochs=30)),
+    _on_gpu("degradation", _DEGRADATION, _arms("depth", _depths(20, 32, 44, 56))),
 )
 
 
