@@ -87,7 +87,8 @@ def _history(record: Record) -> dict[str, bool]:
         and all(
             _share_of(epoch.train_accuracy, steps * recipe.batch_size)
             and _share_of(epoch.eval_accuracy, record.data.eval_images)
-            and min(epoch.train_loss, epoch.eval_loss) > 0
+            and epoch.train_loss > _least_loss(recipe.label_smoothing)
+            and epoch.eval_loss > 0
             for epoch in history
         ),
         "history's learning rates": all(
@@ -95,6 +96,12 @@ def _history(record: Record) -> dict[str, bool]:
             for epoch in history
         ),
     }
+
+
+def _least_loss(smoothing: float) -> float:
+    """The cross entropy of predictions that equal the smoothed labels, in nats."""
+    rest = smoothing / _CLASSES
+    return -sum(p * math.log(p) for p in (1 - smoothing + rest, *[rest] * (_CLASSES - 1)) if p > 0)
 
 
 def _times(record: Record) -> dict[str, bool]:

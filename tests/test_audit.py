@@ -97,3 +97,11 @@ def test_what_was_published_once_is_read_from_git(monkeypatch: pytest.MonkeyPatc
         assert audit.withdrawn() == (record,)
     finally:
         audit.withdrawn.cache_clear()
+
+
+def test_no_training_loss_is_below_what_smoothed_labels_allow() -> None:
+    record = invented(get_recipe("notes", epochs=2), 0, 0.9)
+    first, *others = record.history
+    for loss, found in ((0.51, []), (0.49, ["history contradicts the rest of it"])):
+        edited = replace(record, history=(replace(first, train_loss=loss), *others))
+        assert list(audit.contradictions(edited)) == found

@@ -6,6 +6,7 @@ code, no picture and no measured number is on a page; commands are ones that the
 
 import argparse
 import ast
+import html
 import io
 import json
 import re
@@ -29,7 +30,7 @@ from cifar_resnet.errors import InputError
 from cifar_resnet.experiments import select
 from cifar_resnet.networks import NETWORKS
 from cifar_resnet.queue import parse_budget
-from cifar_resnet.recipe import get_recipe
+from cifar_resnet.recipe import RECIPES, get_recipe
 from tests import ROOT
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -154,14 +155,15 @@ def test_no_file_is_a_picture() -> None:
 
 FIGURE = re.compile(
     r"""
-    (?<![A-Za-z\d.]) \d+(?:\.\d+)? \$? \s*
+    (?<![A-Za-z\d.]) \d+(?:\.\d+)? [*`$]* \s*
       (?:\\?%|％|percent|个百?分?点|毫秒|秒|分钟|小时|张/秒|k?\s*(?:img|images)/s|±|\\pm
         |(?:seconds?|minutes?|hours?|min|ms|h|s)(?![A-Za-z]))
     |[一二三四五六七八九十两百半几]+ (?:成[一二三四五六七八九半，。；、]|秒|分钟|个?小时)
-    |百分之[一二三四五六七八九十零]+|[一二三四五六七八九十两]+个百分点
+    |超过[一二三四五六七八九]成|[百千]分之[一二三四五六七八九十零]+|[一两]个数量级
+    |[判认只][对错]\D{0,2}[\d,]{3,}\s*张|[一二三四五六七八九十两]+个百分点
     |\d\.\d+ \$? \s* (?:倍|[x×](?!\d))|快[^，。；\d]{0,6}\d+\s*倍
     |(?<![\d.]) 9\d\.\d
-    |准确率[^，。\d]{0,8}0\.\d
+    |准确率[^，。\d]{0,8}(?:0\.\d|9\d(?![\d%.]))
     |(?:损失|误差|错误率|准确率|正确率|ECE|accuracy|error|loss) [^，。；|\d]{0,10} \d+\.\d{2}
     |0\.\d{2,}[^，。；|\d]{0,4}(?:准确率|错误率|正确率|accuracy)
     |每秒[^，。；]{0,6}?\d+
@@ -205,7 +207,7 @@ def typed_figures(text: str) -> list[str]:
         near = [*before[-1:], *after[:1]] if table else []
         for sentence in block:
             if "references.md#" not in "".join([sentence, *near]):
-                found += FIGURE.findall(sentence)
+                found += FIGURE.findall(html.unescape(sentence))
     return found
 
 
@@ -216,6 +218,15 @@ OWN = [page for page in [*PAGES, *NOTEBOOKS] if page.name != "references.md"]
 @pytest.mark.parametrize("page", OWN, ids=lambda p: p.name)
 def test_measured_numbers_are_not_typed(page: Path) -> None:
     assert typed_figures(as_text(page)) == []
+
+
+@pytest.mark.parametrize("page", OWN, ids=lambda p: p.name)
+def test_accuracies_are_those_of_the_recipe_before_them(page: Path) -> None:
+    """`notes` beside what another recipe reached would be a lie that no number betrays."""
+    text = as_text(page)
+    for macro in re.finditer(r'\{\{ accuracy\("([\w-]+)"\) \}\}', text):
+        named = re.findall(rf"`({'|'.join(RECIPES)})`", text[: macro.start()])
+        assert named[-1:] == [macro[1]]
 
 
 def test_nor_into_the_docstrings_of_the_reference() -> None:
@@ -245,6 +256,8 @@ def test_a_typed_number_is_found() -> None:
         *("准确率是 0.955", "0.955 的准确率", "错误率 0.045", "测试损失 0.213", "ECE 是 0.021"),
         *("92.4  %", r"$95.5\%$", "95.5 percent", "95.5±0.1", r"$4.2\pm 0.1$", "约95.5"),
         *("20 个百分点", "两个百分点", "3.2 个点", "九成五，", "百分之九十五"),
+        *("超过九成的图", "千分之四十", "**97**%", "准确率达到 96 以上", "96&#46;1&#37;"),
+        *("快一个数量级", "判对 9,688 张", "只错 312 张"),
         *("70 min", "1.5 h", "3 ms", "70 minutes", "$70$ 分钟", "先花一两分钟", "半个小时"),
         *("每秒 218 张", "每秒训练 3120 张", "3.1k img/s"),
         *("快 4.2 倍", "12.9 倍", "快了 4 倍", "4.2x"),
@@ -316,6 +329,22 @@ def test_the_page_of_references_and_its_bibtex_file_agree() -> None:
     }
     assert cited - set(shown) == set()
     assert set(shown) - cited == set()
+
+
+def test_works_are_cited_by_their_authors_and_years() -> None:
+    page = (ROOT / "docs" / "references.md").read_text()
+    titles = {}
+    for title, key, authors in re.findall(
+        r"^### (.*) \{#(\w+)\}\n\n(.*?)\. \*", page, re.MULTILINE
+    ):
+        titles[key] = title
+        names, _, year = title.rpartition("，")
+        assert year[:4] in key, title
+        assert all(name in authors for name in re.split(" 与 | 等", names)), title
+    for source in [*PAGES, *NOTEBOOKS]:
+        for words, key in re.findall(r"\[([^]]+)\]\([./]*references\.md#(\w+)\)", as_text(source)):
+            if re.search(r"\d{4}", words):
+                assert words.replace("（", "，").rstrip("）") == titles[key], source.name
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)

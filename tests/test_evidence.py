@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import records
 from claims import CLAIMS
-from comparisons import accuracy, arms, compare
+from comparisons import LABELS, accuracy, arms, compare
 from evidence import evidence
 from macros import expand
 from mkdocs.exceptions import PluginError
 from records import Results, find_outdated, read_results
+from torch import nn
 
 from cifar_resnet.analysis import ANALYSES
 from cifar_resnet.experiments import EXPERIMENTS, Experiment, jobs, select
+from cifar_resnet.networks import build
+from cifar_resnet.recipe import flatten, get_recipe
 from cifar_resnet.record import Record
 from cifar_resnet.software import software
 from tests import ROOT
@@ -107,6 +110,9 @@ def test_degradation_is_supported_or_not_by_the_runs() -> None:
     reverse = results(plain20=(0.7, 0.71), plain56=(0.9, 0.91), **residual)
     for name in ("degradation", "shortcut"):
         assert verdict(evidence(reverse, name)) != "支持"
+    plain: dict[str, Any] = {"plain20": (0.7, 0.71), "plain56": (0.5, 0.51)}
+    deep = results(**plain, resnet20=(0.9, 0.91), resnet56=(0.7, 0.71))
+    assert verdict(evidence(deep, "shortcut")) == "部分支持", "it is worse than the shallow one"
     box = evidence(seen, "degradation")
     assert "这是缩短的版本；完整的 `degradation`（164 轮，3 个种子）" in box
     assert "只训练 6 轮" in box
@@ -115,6 +121,41 @@ def test_degradation_is_supported_or_not_by_the_runs() -> None:
     assert verdict(evidence(one, "degradation")) == "待定"
     some = results(plain20=(0.7, 0.71), **residual)
     assert "待训练" in evidence(some, "degradation"), "an arm is missing"
+
+
+def test_the_tally_counts_the_verdicts() -> None:
+    listed = re.findall(r'verdict-\w+">(\w+)<', expand("{{ claims() }}", PUBLISHED))
+    counted = re.findall(r'">(\w+)</span>\xa0(\d+)\xa0条', expand("{{ tally() }}", PUBLISHED))
+    assert counted == [(word, str(listed.count(word))) for word, _ in counted]
+    assert sum(int(count) for _, count in counted) == len(listed) == len(CLAIMS)
+
+
+@pytest.mark.parametrize("label", ["original", "small-conv", "no-pooling", "full"])
+def test_stems_are_called_what_they_are(label: str) -> None:
+    (arm,) = (arm for arm in _one("surgery").arms if arm.label == label)
+    network: Any = build(get_recipe(arm.recipe, **arm.changes).network)
+    (size, _), (stride, _) = network.conv1.kernel_size, network.conv1.stride
+    pooled = "有" if isinstance(network.maxpool, nn.MaxPool2d) else "无"
+    assert LABELS[label] == f"{size}×{size}/{stride} {pooled}池化"
+
+
+def test_arms_are_called_what_they_change() -> None:
+    words = {
+        **{"momentum": "动量", "schedule": "退火", "weight_decay": "权重衰减"},
+        **{"label_smoothing": "标签平滑", "erasing_probability": "擦除", "crop_padding": "裁剪"},
+        **{"optimizer": "SGD", "low_resolution_share": "全程 32×32", "flip_probability": "翻转"},
+        **{"batch_size": "批大小", "nesterov": "Nesterov", "warmup_epochs": "预热"},
+    }
+    seen = set()
+    for experiment in EXPERIMENTS:
+        first, *others = experiment.arms
+        for arm in others:
+            known = flatten(get_recipe(first.recipe, **first.changes))
+            changed = {name for name, value in arm.changes.items() if known[name] != value}
+            told = {name for name in changed & set(words) if words[name] in LABELS[arm.label]}
+            assert told or not changed & set(words), arm.label
+            seen |= told
+    assert seen == set(words)
 
 
 def test_a_claim_waits_for_the_arms_it_compares_alone() -> None:

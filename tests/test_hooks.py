@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,6 +151,9 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
         assert line in lines
     assert "CPU，`resnet20`：相对常见写法的速度 |  | 至少 3.50 倍 |" in "\n".join(lines)
     gpu = replace(made[2], peak_bytes=2**31)
+    usual, ours = (f"{median(rates):,.0f}" for rates in (gpu.reference, gpu.ours))
+    assert usual != ours
+    assert f"常见写法 {usual} 张/秒，本项目 {ours} 张/秒" in expand("{{ speed() }}", results)
     shown = expand("{{ speed() }}", Results(benchmarks=(made[1], gpu)))
     for row in (
         "| 量 | resnet18，CPU | resnet18，GPU |",

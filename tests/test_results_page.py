@@ -34,6 +34,30 @@ def test_several_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
     assert "测试 94.00%。" in expand("{{ learning_curves() }}", results), "as a listener is told"
 
 
+def test_times_and_flip_averages_are_means_of_all_runs(tmp_path: Path) -> None:
+    told = ((10.0, 0.80, 0.90), (20.0, 0.84, 0.91), (60.0, 0.94, 0.98))
+    runs = [
+        replace(
+            invented(get_recipe("fast"), seed, accuracy, device="cuda"),
+            train_seconds=seconds,
+            flip_averaged_accuracy=flipped,
+        )
+        for seed, (seconds, accuracy, flipped) in enumerate(told)
+    ]
+    results = read_results(publish(tmp_path, *runs))
+    shown = expand("{{ fast() }}", results)
+    assert "| 86.00%\xa0±\xa07.21% | 93.00% | 3 | 30 秒 |" in shown
+    assert "训练平均用时 30 秒" in expand("{{ headline() }}", results)
+    assert re.search(r"全部用上.*86\.00%.*30 秒", expand('{{ parts("fast-parts") }}', results))
+
+
+def test_every_published_run_is_on_the_page() -> None:
+    shown = expand("{{ provenance() }}{{ compared() }}{{ tuning() }}", PUBLISHED)
+    assert [run.id for run in (*PUBLISHED.runs, *PUBLISHED.tuning) if run.id not in shown] == []
+    assert PUBLISHED.runs
+    assert PUBLISHED.tuning
+
+
 def test_mistakes_are_told_from_the_true_class_to_the_predicted_one(tmp_path: Path) -> None:
     """The invented network takes each class for the next."""
     results = read_results(publish(tmp_path, invented(NOTES_CPU, 0, 0.9)))
