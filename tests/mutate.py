@@ -529,6 +529,9 @@ MUTATIONS = (
         '("修改版", "原版")',
         HOOKS,
     ),
+    Mutation(
+        "a quoted figure changed", "docs/background.md", "| 28.54% | 25", "| 27.54% | 25", PAGES
+    ),
     Mutation("a picture by hand", "docs/model.md", "# 模型改造", "# 模型改造\n\n![](a.png)", PAGES),
     Mutation(
         "code in a quotation",

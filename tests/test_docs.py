@@ -15,6 +15,7 @@ import textwrap
 import tokenize
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ FIGURE = re.compile(
 )
 # Not measured: a limit that is set, a goal, what a formula comes to, a sample of input.
 GIVEN = re.compile(
-    r"(?:--budget |BUDGET=)\S+"
+    r"(?:--budget |BUDGET=)\S+|a time such as 90s, 9m or 1\.5h"
+    r"|\d+ % on (?:two CPU cores|a GPU) in \w+ \w+|小于 0\.1 倍算作|超过完整网络的八成，才算"
     r"|[一二两半]个?(?:小时|分钟)为目标|made for [a-zA-Z\s]*\d+ minutes"
     r"|\$[^$\n]*(?:\\sqrt|\\t?frac|\\ln|/)[^$\n]*\\approx ?[\d.]+\$"
     r'|``".*?"``'
@@ -188,27 +190,36 @@ def sentences(block: str) -> list[str]:
     return [sentence for sentence in END.split(GIVEN.sub("", block)) if sentence.strip()]
 
 
-def typed_figures(text: str) -> list[str]:
-    """Accuracies, errors, times and speeds without a citation.
+def figures(text: str) -> list[tuple[str, list[str]]]:
+    """Accuracies, errors, times and speeds, each with the keys of the works it is cited from.
 
     In prose, drawings and commands, and in what Python blocks say beside their checked output.
     A figure is cited by a link to the references in its own sentence; a table by one in the
     sentence before it or after it.
     """
-    found = []
+    found: list[tuple[str, list[str]]] = []
     for _, source in PYTHON.findall(text):
         written = re.sub(r":[\d.,]*%\}", "}", textwrap.dedent(source))  # formats of f-strings
         for token in tokenize.generate_tokens(io.StringIO(written).readline):
             if token.type in SAID and not token.string.startswith("#>"):
-                found += FIGURE.findall(token.string)
+                found += [(figure, []) for figure in FIGURE.findall(token.string)]
     blocks = [sentences(block) for block in re.split(r"\n\s*\n", PYTHON.sub("", text))]
     for before, block, after in zip([[], *blocks], blocks, [*blocks[1:], []], strict=False):
         table = "".join(block).lstrip().startswith("|")
         near = [*before[-1:], *after[:1]] if table else []
         for sentence in block:
-            if "references.md#" not in "".join([sentence, *near]):
-                found += FIGURE.findall(html.unescape(sentence))
+            works = re.findall(r"references\.md#(\w+)", "".join([sentence, *near]))
+            found += [(figure, works) for figure in FIGURE.findall(html.unescape(sentence))]
     return found
+
+
+def typed_figures(text: str) -> list[str]:
+    return [figure for figure, works in figures(text) if not works]
+
+
+def number(figure: str) -> Decimal:
+    (found,) = re.findall(r"\d+(?:\.\d+)?", figure)
+    return Decimal(found)
 
 
 # The titles of papers hold figures, too.
@@ -229,17 +240,36 @@ def test_accuracies_are_those_of_the_recipe_before_them(page: Path) -> None:
         assert named[-1:] == [macro[1]]
 
 
-def test_nor_into_the_docstrings_of_the_reference() -> None:
+def strings(module: Path) -> Iterator[str]:
+    """What it says: docstrings less their examples, help, errors, text for the pages."""
+    tree = ast.parse(module.read_text())
+    formats = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue) and node.format_spec
+        for part in ast.walk(node.format_spec)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in formats:
+            yield re.sub(r">>>.*?(?:\n\n|$)", "", node.value, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("folder", ["cifar_resnet", "hooks"])
+def test_nor_into_what_the_code_says(folder: str) -> None:
     """Except for what the recipes reached, which test_recipe.py holds against the records."""
-    found = []
-    for module in (ROOT / "cifar_resnet").glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                said = re.sub(r">>>.*?(?:\n\n|$)", "", ast.get_docstring(node) or "", flags=re.S)
-                if module.name == "recipe.py":
-                    said = re.sub(r"Reached [\d.]+ % on the test images", "", said)
-                found += typed_figures(said)
-    assert found == []
+    reached = re.compile(r"Reached [\d.]+ % on the test images")
+    said = [
+        reached.sub("", text) if module.name == "recipe.py" else text
+        for module in (ROOT / folder).glob("*.py")
+        for text in strings(module)
+    ]
+    assert set(typed_figures("\n\n".join(said))) == set(CITED.values() if folder == "hooks" else ())
+
+
+def test_nor_into_the_rest_of_the_site() -> None:
+    scripts = (ROOT / "docs" / "assets").rglob("*.js")
+    for path in (ROOT / "mkdocs.yml", *scripts, *(ROOT / "overrides").rglob("*.html")):
+        assert FIGURE.findall(path.read_text()) == [], path
 
 
 def test_a_typed_number_is_found() -> None:
@@ -301,6 +331,20 @@ def test_figures_from_the_paper_are_those_of_its_table() -> None:
         r"^\| (ResNet-\d+) \|.*\| (\S+) \|$", (ROOT / "docs" / "background.md").read_text(), re.M
     )
     assert {(DEPTHS[network], error) for network, error in CITED.items()} < set(rows)
+
+
+@pytest.mark.parametrize("page", OWN, ids=lambda p: p.name)
+def test_figures_are_quoted_as_the_page_of_references_lists_them(page: Path) -> None:
+    """An accuracy of 95.28 % is quoted as an error of 4.72 %."""
+    entries = re.findall(
+        r"^### .* \{#(\w+)\}$(?:\n(?!#).*)*?\n引用的数字：(.*)",
+        (ROOT / "docs" / "references.md").read_text(),
+        re.MULTILINE,
+    )
+    listed = {key: set(map(number, FIGURE.findall(line))) for key, line in entries}
+    for figure, works in figures(as_text(page)):
+        known = set().union(*(listed.get(work, set()) for work in works))
+        assert not works or {number(figure), 100 - number(figure)} & known, figure
 
 
 def test_the_page_of_references_and_its_bibtex_file_agree() -> None:
