@@ -41,6 +41,21 @@ def test_every_claim_has_an_experiment_and_its_box_on_its_page(name: str) -> Non
     assert [page.name for page in pages] == [claim.page]
 
 
+def test_claims_say_what_their_findings_judge() -> None:
+    ways = {
+        "vanishing": "梯度越往浅层越小；有了合适的初始化和 BN，就不再消失",
+        "degradation": "加深，训练和测试的准确率反而下降",
+        "shortcut": "好过同样深的朴素网络，也不比浅的差",
+        "highway": "不随深度失控",
+        "identity": "F(x) 比 x 小得多",
+        "lesion": "残差网络去掉一块多半还能用，朴素网络不行",
+        "operations": "比原版准确",
+        "cosine": "余弦退火比不变的学习率好",
+    }
+    for name, claim in CLAIMS.items():
+        assert ways.get(name, "能提高准确率") in claim.words
+
+
 def _one(name: str) -> Experiment:
     (experiment,) = select([name])
     return experiment
@@ -121,6 +136,19 @@ def test_degradation_is_supported_or_not_by_the_runs() -> None:
     assert verdict(evidence(one, "degradation")) == "待定"
     some = results(plain20=(0.7, 0.71), **residual)
     assert "待训练" in evidence(some, "degradation"), "an arm is missing"
+
+
+def test_errors_of_depths_stand_under_their_heads() -> None:
+    shown = results(plain20=(0.7,), plain56=(0.5,), resnet20=(0.8,), resnet56=(0.85,))
+    deep = [
+        replace(run, history=(*run.history[:-1], replace(run.history[-1], train_accuracy=0.4)))
+        for run in shown.runs
+    ]
+    box = evidence(Results(runs=tuple(deep)), "degradation")
+    heads = re.findall(r'<th scope="col">(.*?)</th>', box)
+    (row,) = (row for row in rows(box) if row[0] == "朴素 56 层")
+    found = dict(zip(heads, row, strict=True))
+    assert (found["训练错误率"], found["测试错误率"]) == ("60.00%", "50.00%")
 
 
 def test_the_tally_counts_the_verdicts() -> None:

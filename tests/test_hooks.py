@@ -169,6 +169,7 @@ def test_benchmarks_and_their_goals_are_drawn_from_the_records() -> None:
 def test_speed_beside_a_busy_process_is_shown_where_it_was_measured() -> None:
     speeds = invented_bench("resnet18")
     shown = expand("{{ contention() }}", Results(benchmarks=(speeds,)))
+    assert "| 网络 | 单线程，独占 | 抢核，线程数不变 | 抢核，自动选择 | 自动选择比单线程 |" in shown
     assert "| `resnet18` | 100 | 25（2 线程） | 91（1 线程） | 91.00% |" in shown
     unmeasured = Results(benchmarks=(replace(speeds, contention=None),))
     assert "待测" in expand("{{ contention() }}", unmeasured)
@@ -236,6 +237,12 @@ def test_layers_stand_under_their_network() -> None:
     cells = re.findall(r"<td>([^<]*)</td>", row)
     assert original < ours
     assert (cells[0], cells[4]) == ("64×16×16", "64×32×32")
+    names = re.findall(r'<th scope="col">([^<]*)</th>', head)
+    assert names[:4] == names[4:]
+    assert dict(zip(names[4:], cells[4:], strict=True)) == {
+        **{"输出": "64×32×32", "参数": f"{27 * 64 + 2 * 64:,}"},
+        **{"乘加": f"{27 * 64 * 32 * 32 / 1e6:.1f} M", "感受野": "3"},
+    }
 
 
 def test_goals_stand_beside_what_was_measured(tmp_path: Path) -> None:
