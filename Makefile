@@ -92,16 +92,16 @@ lighthouse: docs  ## Lighthouse's scores of four pages; fails below 95
 # install nothing: a cluster's own Python has the right torch, and often no network. The
 # benchmark is a piece of its own, since BUDGET counts for the runs alone.
 TRAIN = $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m cifar_resnet
-gpu-figures:       ## on a machine with a GPU: recipe fast and its parts; the benchmark alone, where there is none
+gpu-figures:       ## on a machine with a GPU: recipe fast, its parts, bf16; the benchmark alone, where there is none
 	if ls results/bench/resnet18-nvidia-* $(OUT)/cuda/bench/resnet18-* 2>/dev/null | grep -q .; then \
-	  $(TRAIN) experiments run fast fast-short fast-parts \
+	  $(TRAIN) experiments run fast fast-short fast-parts precision \
 	    --device cuda --budget $(BUDGET) --jobs 1 --out $(OUT); \
 	else \
 	  $(TRAIN) bench --device cuda --out $(OUT)/cuda/bench; \
 	fi
 
 gpu-comparisons:   ## on a machine with a GPU: the full experiments, four runs side by side
-	$(TRAIN) experiments run notes surgery configuration degradation precision \
+	$(TRAIN) experiments run notes surgery configuration degradation \
 	  --device cuda --budget $(BUDGET) --jobs 4 --out $(OUT)
 
 lint: $(STAMP)     ## style and types

@@ -123,6 +123,9 @@ def _times(record: Record) -> dict[str, bool]:
     }
 
 
+_ROUNDS = 5  # that a published benchmark has at least
+
+
 def bench_contradictions(record: BenchRecord) -> Iterator[str]:
     """Yield what a benchmark's record says that cannot be.
 
@@ -135,6 +138,8 @@ def bench_contradictions(record: BenchRecord) -> Iterator[str]:
         rounds += beside.single, beside.oversubscribed, beside.adapted, beside.threads
     if len(set(map(len, rounds))) != 1 or any(rate <= 0 for rates in rounds for rate in rates):
         yield "its rounds must be equally many, and every rate positive"
+    if len(record.ours) < _ROUNDS:
+        yield f"it has fewer than {_ROUNDS} rounds"
     if record.flops != training_flops(record.network):
         yield f"flops is not what {record.network} needs"
     if any(used > 1.05 for used in utilization(record)):

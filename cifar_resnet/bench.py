@@ -325,7 +325,7 @@ def summary(record: BenchRecord) -> str:
     h = record.hardware
     lines = [
         f"{record.network}, batch {record.batch_size}, {len(times)} rounds of {record.steps} steps",
-        f"{h.name}: {h.device}, {h.threads} threads, {h.precision}"
+        f"{h.name}: {h.device}, {h.threads} thread{'s' * (h.threads > 1)}, {h.precision}"
         f"{', compiled' if h.compile else ''}{', CUDA graphs' if h.cuda_graphs else ''}",
         f"plain loop       {median(record.reference):9.0f} images/s",
         f"this loop        {median(record.ours):9.0f} images/s",

@@ -8,6 +8,8 @@ normalisation uses each process's own share; its running statistics are those of
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +77,8 @@ def join(device: str) -> Iterator[World]:
         device: decides how the processes talk: NCCL between GPUs, else Gloo.
 
     Raises:
-        InputError: if the environment tells of several processes, but not how to find them.
+        InputError: if the environment tells of several processes, but not how to find them; if
+            they do not find each other; or if another one ends before this one.
 
     Example:
         >>> with join("cpu") as world:
@@ -86,14 +89,46 @@ def join(device: str) -> Iterator[World]:
     if size == "1":
         yield World()
         return
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
         if name not in os.environ:
             raise InputError(f"WORLD_SIZE is {size}, but {name} is not set; start it with torchrun")
+        if name != "MASTER_ADDR" and not os.environ[name].isdecimal():
+            raise InputError(f"{name} is {os.environ[name]!r}, no number; start it with torchrun")
     if device != "cpu":
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
-    yield World(dist.get_rank(), dist.get_world_size())
+    try:
+        with _signals_end_it():
+            dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    except (ValueError, RuntimeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise InputError(f"the {size} processes do not find each other: {why}") from error
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise InputError(
+            "another process of the job has ended, see what it says; start all of them again "
+            "with --resume to go on from the last checkpoint"
+        ) from error
     dist.destroy_process_group()  # not after an error: it may wait for processes that wait for us
+
+
+@contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end the process at once: Python's own handlers wait for C++ code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = signal.SIGINT, signal.SIGTERM
+    handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
+    for number in handlers:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def shard(tensor: Tensor, world: World) -> Tensor:

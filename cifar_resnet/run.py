@@ -266,7 +266,10 @@ def _fit(
             ) from error
         progress.compile_seconds += time.perf_counter() - begin
     for epoch in range(len(progress.history), recipe.epochs):
+        threads = torch.get_num_threads()
         spare_busy_cores(hardware)
+        if torch.get_num_threads() != threads:
+            display.say(f"as many threads as cores are free: {torch.get_num_threads()}")
         start = time.perf_counter()
         loss, accuracy = train_epoch(
             forward,

@@ -122,6 +122,8 @@ def test_a_job_whose_process_dies_ends_and_resumes(tmp_path: Path) -> None:
     output, _ = job.communicate(timeout=120)
     assert job.returncode != 0
     assert "SIGKILL" in output
+    assert "--resume to go on" in output
+    assert "Connection closed by peer" not in output
     assert checkpoint.exists()
     assert not (tmp_path / "record.json").exists()
 
@@ -160,9 +162,32 @@ def test_a_batch_that_cannot_be_shared_is_named(
         fit(get_recipe("smoke"), synthetic, cpu, out=tmp_path, world=World(0, 3))
 
 
+def test_a_process_that_waits_for_others_can_be_ended(tmp_path: Path) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    script = "import sys; from cifar_resnet import cli, distributed as d; "
+    script += "met = d.dist.init_process_group; "
+    script += "d.dist.init_process_group = lambda *a: (print('waits', flush=True), met(*a)); "
+    alone = subprocess.Popen(
+        [sys.executable, "-c", f"{script}cli.main(sys.argv[1:])", *TRAIN[2:], "--out", tmp_path],
+        env=os.environ | place | meeting,
+        stdout=subprocess.PIPE,
+    )
+    assert alone.stdout
+    with alone:
+        assert alone.stdout.readline() == b"waits\n"
+        time.sleep(1)
+        alone.terminate()
+        assert alone.wait(30) == -signal.SIGTERM
+
+
 def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(InputError, match="RANK is 'x', no number; start it with"), join("cpu"):
+        pass
+    monkeypatch.delenv("RANK")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
         with pytest.raises(InputError, match=f"but {name} is not set; start it"), join("cpu"):
             pass
         monkeypatch.setenv(name, "0")

@@ -5,7 +5,7 @@ Each sentence stands here with what it presumes. Where one fails, reread its pag
 
 import re
 from collections.abc import Callable
-from statistics import mean
+from statistics import mean, median
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from speed import MARKS, goals
 
 from cifar_resnet.analysis import gradient_norms
 from cifar_resnet.augment import normalize
+from cifar_resnet.bench import utilization
 from cifar_resnet.checkpoint import weights_record
 from cifar_resnet.depth import get_depth_resnet
 from cifar_resnet.experiments import select
@@ -63,6 +64,12 @@ def better_without(part: str) -> bool:
 
 def goal(start: str) -> str:
     return next(line for line in goals(RESULTS).splitlines() if line.startswith(f"| {start}"))
+
+
+def utilized(kind: str) -> float:
+    """Which share of the matrix products' rate ResNet-18 reaches, by the newest benchmark."""
+    measured = [b for b in RESULTS.benchmarks if (b.network, b.hardware.kind) == ("resnet18", kind)]
+    return median(utilization(max(measured, key=lambda record: record.started)))
 
 
 def behind(analysis: str) -> Record:
@@ -171,6 +178,8 @@ PRESUMED: tuple[tuple[str, str, Callable[[], bool]], ...] = (
             mean(map(accuracy, group("fast").runs)) > 0.9555 and mean(flipped("fast")) > 0.95875
         ),
     ),
+    ("speed.md", "`resnet18` 的利用率已经接近上限", lambda: 0.85 < utilized("cpu") < 1),
+    ("speed.md", "离“争取”的目标只差一点", lambda: 0.38 < utilized("cuda") < 0.4),
     ("speed.md", "这里只有五次", lambda: len(group("fast").runs) == 5),
     (
         "results.md",

@@ -456,6 +456,7 @@ def test_an_edited_analysis_is_noticed(analysed: Path, problems: Problems) -> No
         (None, {"steps": "many"}, "steps must be int"),
         (None, {"flops": 1}, "flops is not what resnet18 needs"),
         (None, {"ours": [100.0]}, "rounds must be equally many"),
+        (None, {"ours": [100.0] * 4}, "fewer than 5 rounds"),
         (None, {"contention": {**BESIDE, "single": [1.0]}}, "rounds must be equally many"),
         (None, {"contention": {**BESIDE, "adapted": [0.0] * 5}}, "every rate positive"),
     ],
