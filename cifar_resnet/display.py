@@ -18,7 +18,7 @@ class Display:
     """
 
     def say(self, text: str) -> None:
-        """Before the first epoch: something that was decided."""
+        """Between two epochs, or before the first: something that was decided."""
 
     def step(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         """After a step.

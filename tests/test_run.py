@@ -102,8 +102,10 @@ def test_threads_spared_meanwhile_are_there_again(
     synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     during: list[int] = []
+    said: list[str] = []
     display = Silent()
     monkeypatch.setattr(display, "epoch", lambda _: during.append(torch.get_num_threads()))
+    monkeypatch.setattr(display, "say", said.append)
     monkeypatch.setattr("cifar_resnet.hardware.free_cores", lambda: 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -111,6 +113,7 @@ def test_threads_spared_meanwhile_are_there_again(
         busy = replace(cpu, threads=2, yielding=True)
         fit(RECIPE, synthetic, busy, out=tmp_path, display=display)
         assert (during, torch.get_num_threads()) == ([1, 1], 2)
+        assert said == ["as many threads as cores are free: 1"]
     finally:
         torch.set_num_threads(before)
 
