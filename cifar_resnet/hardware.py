@@ -181,7 +181,7 @@ def spare_busy_cores(hardware: Hardware) -> None:
     """Where nobody asked for a number of threads, use only cores that are free just now.
 
     Meant for the moment between two epochs, when this process itself keeps no core busy.
-    Compiled code has its number of threads built in, and keeps it.
+    Compiled code keeps its number of threads: with another one it would be compiled anew.
 
     Args:
         hardware: as `detect` chose it.
