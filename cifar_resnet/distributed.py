@@ -94,6 +94,8 @@ def join(device: str) -> Iterator[World]:
             raise InputError(f"WORLD_SIZE is {size}, but {name} is not set; start it with torchrun")
         if name != "MASTER_ADDR" and not os.environ[name].isdecimal():
             raise InputError(f"{name} is {os.environ[name]!r}, no number; start it with torchrun")
+    if int(os.environ["RANK"]) >= int(size):
+        raise InputError(f"RANK is {os.environ['RANK']}, but there are {size} processes, from 0")
     if device != "cpu":
         torch.cuda.set_device(device)
     try:
@@ -108,8 +110,8 @@ def join(device: str) -> Iterator[World]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise InputError(
-            "another process of the job has ended, see what it says; start all of them again "
-            "with --resume to go on from the last checkpoint"
+            "another process of the job has ended, or cannot be reached; see what it says, and "
+            "start all of them again with --resume to go on from the last checkpoint"
         ) from error
     dist.destroy_process_group()  # not after an error: it may wait for processes that wait for us
 

@@ -164,7 +164,7 @@ def test_a_batch_that_cannot_be_shared_is_named(
 
 def test_a_process_that_waits_for_others_can_be_ended(tmp_path: Path) -> None:
     place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     script = "import sys; from cifar_resnet import cli, distributed as d; "
     script += "met = d.dist.init_process_group; "
     script += "d.dist.init_process_group = lambda *a: (print('waits', flush=True), met(*a)); "
@@ -174,11 +174,14 @@ def test_a_process_that_waits_for_others_can_be_ended(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
     )
     assert alone.stdout
-    with alone:
+    try:
         assert alone.stdout.readline() == b"waits\n"
         time.sleep(1)
         alone.terminate()
         assert alone.wait(30) == -signal.SIGTERM
+    finally:
+        alone.kill()
+        alone.communicate()
 
 
 def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,4 +193,6 @@ def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
         with pytest.raises(InputError, match=f"but {name} is not set; start it"), join("cpu"):
             pass
-        monkeypatch.setenv(name, "0")
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(InputError, match="RANK is 2, but there are 2 processes"), join("cpu"):
+        pass
