@@ -5,6 +5,7 @@ A command that can fail without an exception returns an exit code; for the other
 
 import argparse
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -275,11 +276,10 @@ def _class_names(record_id: str) -> tuple[str, ...]:
     from cifar_resnet.data import CLASSES
     from cifar_resnet.synthetic import SHAPES
 
-    if "-synthetic-" in record_id:
-        return SHAPES
-    if "-cifar10-" in record_id or not record_id:
-        return CLASSES
-    return tuple(str(label) for label in range(len(CLASSES)))
+    known = {"cifar10": CLASSES, "synthetic": SHAPES}
+    data = re.search(r"-([^-]+)-[^-]+-seed\d+-", record_id)
+    name = data[1] if data else "" if record_id else "cifar10"
+    return known.get(name) or tuple(str(label) for label in range(len(CLASSES)))
 
 
 def _read_pictures(paths: Iterable[Path], failed: list[Path]) -> "Iterator[tuple[Path, Tensor]]":

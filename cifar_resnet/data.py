@@ -44,8 +44,8 @@ class Dataset:
     """Training and evaluation images, whole, in memory.
 
     Attributes:
-        name: ``"cifar10"`` or ``"synthetic"``; of one's own images any of letters, digits and
-            ``_ . -``, as the record's file is named after it.
+        name: ``"cifar10"`` or ``"synthetic"``; of one's own images any of letters, digits, ``_``
+            and ``.``, as the record's file is named after it, between hyphens.
         split: what the evaluation images are: ``"test"``, or ``"val"`` for images held
             out of the training set.
         md5: checksum of every file it was read from; empty if there is none, or none is known.
@@ -126,8 +126,8 @@ def check(data: Dataset) -> None:
         raise InputError(f"md5 must be a dict of checksums, not {data.md5!r}; {{}} says none")
     for field in ("name", "split"):  # of which the record's file name is made
         word = getattr(data, field)
-        if not isinstance(word, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", word):
-            raise InputError(f"{field} must be of letters, digits and _ . - only, not {word!r}")
+        if not isinstance(word, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", word):
+            raise InputError(f"{field} must be of letters, digits, _ and . only, not {word!r}")
 
 
 def check_images(images: Tensor, name: str = "images", *, any_size: bool = False) -> None:

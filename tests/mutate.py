@@ -55,6 +55,7 @@ EVIDENCE = ("tests/test_evidence.py",)
 HOOKS = ("tests/test_hooks.py",)
 RESULTS_PAGE = ("tests/test_results_page.py",)
 PROSE = ("tests/test_prose.py",)
+ARITHMETIC = ("tests/test_arithmetic.py",)
 ANALYSIS = "tests/test_analysis.py"
 RUN = "results/runs/notes-cpu-*.json"
 SHIPPED = f"results/runs/{weights_record(WEIGHTS)}.json"
@@ -554,6 +555,15 @@ MUTATIONS = (
         'C1["准确率 95.5%"]',
         PAGES,
     ),
+    Mutation(
+        "a shape in a diagram",
+        "docs/model.md",
+        "2 块，128×16×16",
+        "2 块，128×8×8",
+        ARITHMETIC,
+    ),
+    Mutation("a receptive field", "docs/model.md", "53、109", "53、107", ARITHMETIC),
+    Mutation("a product", "docs/model.md", "=507{,}870", "=507{,}970", ARITHMETIC),
     Mutation("a paper's figure", "hooks/comparisons.py", '"8.75%"', '"8.57%"', PAGES),
     Mutation(
         "published untested",

@@ -160,12 +160,14 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize("recipe", ["smoke", "smoke-cifar10-erasing"])
 def test_weights_of_images_of_ones_own_answer_with_labels(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
 ) -> None:
     picture, weights = tmp_path / "picture.png", tmp_path / "weights.safetensors"
     Image.new("RGB", (32, 32), "blue").save(picture)
-    save_weights(weights, build("resnet20"), "smoke-mine-test-seed0-20261127T000000Z-000000")
+    record = f"{recipe}-mine-test-seed0-20261127T000000Z-000000"
+    save_weights(weights, build("resnet20"), record)
     predict = ["predict", "--network", "resnet20", "--weights", str(weights), "--json"]
     assert cli.main([*predict, str(picture)]) == 0
     (answer,) = json.loads(capsys.readouterr().out)

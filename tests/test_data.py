@@ -171,6 +171,7 @@ def test_held_out_images_are_taken_from_the_training_set() -> None:
         ("eval_labels", torch.full((32,), -1), "eval_labels must not be negative, as -1 is"),
         ("md5", None, "md5 must be a dict"),
         ("name", "my data", "name must be of letters"),
+        ("name", "my-cifar10", "name must be of letters"),
         ("split", "../test", "split must be of letters"),
         ("split", "", "split must be of letters"),
         ("name", None, "name must be of letters"),
