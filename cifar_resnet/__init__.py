@@ -17,6 +17,7 @@ _WHERE = {
     "load": "data",
     "Dataset": "data",
     "CLASSES": "data",
+    "evaluate": "evaluation",
     "fit": "run",
     "Run": "run",
     "Terminal": "display",
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022 - in the order above
     "load",
     "Dataset",
     "CLASSES",
+    "evaluate",
     "fit",
     "Run",
     "Terminal",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from cifar_resnet.data import CLASSES, Dataset, load
     from cifar_resnet.display import Terminal
     from cifar_resnet.errors import InputError
+    from cifar_resnet.evaluation import evaluate
     from cifar_resnet.hardware import Hardware, detect
     from cifar_resnet.model import get_cifar_resnet
     from cifar_resnet.predict import classify, load_pretrained, read_image
@@ -60,12 +63,15 @@ if TYPE_CHECKING:
 else:  # a type checker would take any name for one of these
 
     def __getattr__(name: str) -> Any:
-        """Import a public name when it is first used, so that importing the package is instant."""
-        if name not in _WHERE:
-            raise AttributeError(f"module 'cifar_resnet' has no attribute {name!r}")
+        """Import a public name or a module when first used: importing the package is instant."""
         from importlib import import_module
+        from importlib.util import find_spec
 
-        return getattr(import_module(f"cifar_resnet.{_WHERE[name]}"), name)
+        if name in _WHERE:
+            return getattr(import_module(f"cifar_resnet.{_WHERE[name]}"), name)
+        if name.startswith("_") or find_spec(f"cifar_resnet.{name}") is None:
+            raise AttributeError(f"module 'cifar_resnet' has no attribute {name!r}")
+        return import_module(f"cifar_resnet.{name}")
 
 
 def __dir__() -> list[str]:

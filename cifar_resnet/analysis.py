@@ -24,7 +24,7 @@ from cifar_resnet.checkpoint import load_weights
 from cifar_resnet.data import Dataset
 from cifar_resnet.depth import Block, get_depth_resnet
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import predict_logits
+from cifar_resnet.evaluation import predict_logits
 from cifar_resnet.files import sha256
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS
@@ -320,22 +320,22 @@ ANALYSES: dict[str, tuple[Callable[[str, nn.Module, Tensor, Tensor], _Values], i
 }
 
 
-def refuse_wrong_analysis(name: str, run: Path | None = None) -> str:
-    """Refuse what cannot be measured, before a data set is downloaded.
+def network_of(name: str, run: Path | None = None) -> str:
+    """The network that an analysis measures; what cannot be measured is refused at once.
 
     Args:
         name: a key of ``ANALYSES``.
         run: folder of a finished run.
 
     Returns:
-        The network that it measures, a key of `cifar_resnet.networks.NETWORKS`; empty for
+        A key of `cifar_resnet.networks.NETWORKS`; empty for
         ``"gradients"``, which measures several.
 
     Raises:
         InputError: if the name is unknown, takes no run, or the run has no record.
 
     Example:
-        >>> refuse_wrong_analysis("lesion")
+        >>> network_of("lesion")
         'resnet18'
     """
     if name not in ANALYSES:
@@ -366,7 +366,7 @@ def analyze(name: str, data: Dataset, run: Path | None = None) -> AnalysisRecord
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: analysis 'sizes' is unknown; choose one of: gradients, ...
     """
-    network = refuse_wrong_analysis(name, run)
+    network = network_of(name, run)
     code = software()  # first: files may be edited while the rest goes on
     weights_record, digest = "", ""
     model: nn.Module = nn.Identity()

@@ -13,7 +13,7 @@ from statistics import median
 from cifar_resnet.bench import BenchRecord, training_flops, utilization
 from cifar_resnet.data import CLASSES, HELD_OUT
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import CALIBRATION_BINS
+from cifar_resnet.evaluation import CALIBRATION_BINS
 from cifar_resnet.parse import parse
 from cifar_resnet.recipe import learning_rate
 from cifar_resnet.record import Record

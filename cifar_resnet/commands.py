@@ -36,15 +36,13 @@ def train(args: argparse.Namespace) -> None:
     Several seeds are trained by one process, each into a folder of its own: what is compiled
     or measured for the first one serves all.
     """
-    from cifar_resnet.recipe import flatten, get_recipe
+    from cifar_resnet.recipe import altered, get_recipe
 
     old = _to_repeat(args)
-    changes = flatten(old.recipe) if old else {}
-    name = changes.pop("name", args.recipe)
-    changes |= _changes(args.set)
+    changes = _changes(args.set)
     if args.epochs is not None:
         changes["epochs"] = args.epochs
-    recipe = get_recipe(name, **changes)
+    recipe = altered(old.recipe, **changes) if old else get_recipe(args.recipe, **changes)
     seeds = args.seed or [old.seed if old else 0]
 
     from cifar_resnet.data import load
@@ -201,7 +199,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure weights on the test images."""
     from cifar_resnet.checkpoint import load_weights
     from cifar_resnet.data import CLASSES, load
-    from cifar_resnet.evaluate import evaluate
+    from cifar_resnet.evaluation import evaluate
     from cifar_resnet.hardware import detect
     from cifar_resnet.networks import build
     from cifar_resnet.predict import WEIGHTS

@@ -84,7 +84,7 @@ def load(source: str | Path | None = None, *, val: bool = False, download: bool 
         >>> data.name, data.split, data.train_images.dtype
         ('synthetic', 'val', torch.uint8)
     """
-    if str(source) == "synthetic":
+    if source == "synthetic":
         from cifar_resnet.synthetic import draw
 
         md5: dict[str, str] = {}

@@ -5,6 +5,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from tqdm import tqdm
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -55,12 +57,9 @@ class Terminal(Display):
     """
 
     def __init__(self, epochs: int, stream: TextIO | None = None, processes: int = 1) -> None:
-        from tqdm import tqdm
-
         self._stream = stream or sys.stderr
         self._live = self._stream is not None and self._stream.isatty()
         self._processes = processes
-        self._tqdm = tqdm
         self._bar: tqdm | None = None
         self._epochs = epochs
         self._start = 0.0  # the end of the first step: what came before it says little of the rest
@@ -85,7 +84,7 @@ class Terminal(Display):
     def _draw(self, epoch: int, step: int, steps: int, sums: "Tensor", seen: int) -> None:
         first = self._first_epoch or 0
         if self._bar is None:
-            self._bar = self._tqdm(
+            self._bar = tqdm(
                 total=steps,
                 desc=f"epoch {epoch + 1}/{self._epochs}",
                 file=self._stream,
@@ -119,6 +118,8 @@ class Terminal(Display):
             f"eval loss {epoch.eval_loss:.3f} acc {epoch.eval_accuracy:.2%}  "
             f"{epoch.seconds:.0f} s  {self._seen / epoch.seconds:.0f} img/s  ETA {_clock(left)}"
         )
+        if epoch.epoch == self._epochs:  # what comes next is another run
+            self._first_epoch = None
 
 
 def _clock(seconds: float) -> str:

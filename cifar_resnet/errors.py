@@ -1,4 +1,4 @@
-"""The one exception a user can cause."""
+"""What is raised for wrong input; trouble with files stays `OSError`."""
 
 
 class InputError(ValueError):

@@ -166,12 +166,12 @@ def _needs_posix(command: str) -> None:
 
 def analyze(args: argparse.Namespace) -> None:
     """Measure single networks, and write a record."""
-    from cifar_resnet.analysis import AnalysisRecord, analyze, refuse_wrong_analysis
+    from cifar_resnet.analysis import AnalysisRecord, analyze, network_of
     from cifar_resnet.data import load
     from cifar_resnet.files import must_be_writable
     from cifar_resnet.record import read, write_record
 
-    refuse_wrong_analysis(args.name, args.run_folder)
+    network_of(args.name, args.run_folder)
     must_be_writable(args.out)
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():

@@ -44,7 +44,7 @@ class Experiment:
         name: on the command line and in folder names.
         claim: what the notes say.
         arms: what is compared.
-        seeds: how often each arm is run.
+        seeds: with which each arm is run.
         equal: what all arms have as much of: ``"epochs"``, or roughly ``"time"`` or floating-point
             ``"operations"``.
         device: ``"cpu"`` or ``"cuda"``, which it is meant for.

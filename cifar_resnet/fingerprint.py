@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cifar_resnet.augment import augment
 from cifar_resnet.display import Silent
-from cifar_resnet.evaluate import predict_logits
+from cifar_resnet.evaluation import predict_logits
 from cifar_resnet.networks import build
 from cifar_resnet.parse import parse
 from cifar_resnet.recipe import Recipe, learning_rate

@@ -28,9 +28,10 @@ def parse(kind: Any, value: Any, where: str = "") -> Any:
         Traceback (most recent call last):
         cifar_resnet.errors.InputError: epochs must be int, not '3'
     """
+    here = where.rstrip(".")
     if is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
-            raise InputError(f"{where or 'the file'} must be an object, not {value!r}")
+            raise InputError(f"{here or 'the file'} must be an object, not {value!r}")
         hints = get_type_hints(kind)
         required = {
             f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
@@ -42,7 +43,6 @@ def parse(kind: Any, value: Any, where: str = "") -> Any:
         return kind(**{name: parse(hints[name], v, f"{where}{name}.") for name, v in value.items()})
     if kind is Any:
         return value
-    here = where.rstrip(".")
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return None if value is None else parse(inner[0], value, where)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cifar_resnet.checkpoint import load_weights
 from cifar_resnet.data import check_images
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import predict_logits, refuse_no_answer
+from cifar_resnet.evaluation import predict_logits, refuse_no_answer
 from cifar_resnet.networks import build
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet18.safetensors"

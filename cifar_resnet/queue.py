@@ -150,11 +150,11 @@ def _pausing(running: _Running, out: Path) -> Iterator[None]:
 
     Both pause as Ctrl-C does, but not under nohup.
     """
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    both = (signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.getsignal(n) for n in both if signal.getsignal(n) is not signal.SIG_IGN}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
@@ -195,7 +195,7 @@ def _sharing(waiting: Sequence[Job], out: Path, *, alone: bool) -> tuple[Job, ..
 
     On a GPU they do if their time counts, or if nothing would run beside them (``alone``); on a
     CPU one seed of every arm comes before the next seed. A seed that was begun comes
-    first: the others are compiled as it was.
+    first: the others are compiled as it was. Folders that cannot be gone on with are set aside.
     """
     first = waiting[0]
     alike = [job for job in waiting if replace(job, seed=first.seed) == first]

@@ -52,7 +52,8 @@ class Recipe:
         augmentation: what is done to each training image.
 
     Raises:
-        InputError: if a field is out of range; the message names it.
+        InputError: if a field is out of range; the message names it. Types are checked by
+            `get_recipe`, and by `cifar_resnet.run.fit`.
 
     Example:
         >>> Recipe(name="short", epochs=2).learning_rate
@@ -330,7 +331,24 @@ def get_recipe(name: str, /, **changes: Any) -> Recipe:
     """
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is unknown; choose one of: {', '.join(RECIPES)}")
-    everything = flatten(RECIPES[name]())
+    return altered(RECIPES[name](), **changes)
+
+
+def altered(recipe: Recipe, /, **changes: Any) -> Recipe:
+    """A recipe with fields replaced, as `get_recipe` does it.
+
+    Args:
+        recipe: any; its name stays.
+        changes: as for `get_recipe`.
+
+    Raises:
+        InputError: if a field is unknown, or a value of another type or out of range.
+
+    Example:
+        >>> altered(Recipe(name="mine"), erasing_probability=0.2).name
+        'mine'
+    """
+    name, everything = recipe.name, flatten(recipe)
     if isinstance(changes.get("augmentation"), Augmentation):
         changes = asdict(changes.pop("augmentation")) | changes
     for unknown in sorted(set(changes) - set(everything) | set(changes) & {"name"}):
@@ -338,8 +356,8 @@ def get_recipe(name: str, /, **changes: Any) -> Recipe:
     everything |= changes
     own = {f.name for f in fields(Recipe)} - {"augmentation"}
     inner = {key: everything.pop(key) for key in set(everything) - own}
-    recipe: Recipe = parse(Recipe, everything | {"augmentation": inner}, f"recipe {name!r}: ")
-    return recipe
+    found: Recipe = parse(Recipe, everything | {"augmentation": inner}, f"recipe {name!r}: ")
+    return found
 
 
 def _no_field(unknown: str) -> str:

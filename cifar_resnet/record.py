@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import Metrics
+from cifar_resnet.evaluation import Metrics
 from cifar_resnet.files import write_atomically
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.parse import parse

@@ -34,7 +34,7 @@ from cifar_resnet.distributed import (
     shard,
 )
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import measure, predict_logits
+from cifar_resnet.evaluation import measure, predict_logits
 from cifar_resnet.files import sole_user
 from cifar_resnet.fingerprint import fingerprint
 from cifar_resnet.hardware import Hardware, check_precision, spare_busy_cores
@@ -77,7 +77,8 @@ def fit(
 
     The reported metrics are those of the last epoch, whatever the epochs before it
     reached. The folder ``out`` gets ``checkpoint.pt`` after every epoch, though not more often
-    than every ten seconds, and at the end ``record.json`` and ``weights.safetensors``.
+    than every ten seconds, and at the end ``record.json`` and ``weights.safetensors``; its
+    ``.lock`` keeps other processes out.
 
     Torch's global random generator is seeded anew, and not put back.
 
@@ -126,6 +127,7 @@ def fit(
         on_main(lambda: refuse_used_folder(out, resume=resume), world)
         stack.enter_context(limits_kept())
         stack.callback(torch.set_num_threads, torch.get_num_threads())  # some may be spared
+        torch.set_num_threads(hardware.threads)
         return _fit(recipe, data, hardware, seed, out, display or Silent(), world)
 
 

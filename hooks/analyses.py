@@ -52,7 +52,6 @@ def gradients_vanish(analyses: Analyses) -> Shown:
         [panel],
         table(_NORMS, rows),
         legend=[(styles[key], label) for key, label in labels.items()],
-        wide=True,
     )
     rule = "小于 0.1 倍算作消失；只看层与层之比，看不出整体变小。"
     return Shown(findings, chart, _described(record) + rule)

@@ -190,8 +190,6 @@ def figure(
     panels: Sequence[Panel],
     table: str,
     legend: Sequence[tuple[str, str]] = (),
-    *,
-    wide: bool = False,
 ) -> str:
     """Charts side by side where there is room, their legend, caption and data table.
 
@@ -200,7 +198,6 @@ def figure(
         panels: the charts.
         table: the same data as HTML (`table`), folded away.
         legend: style and label of each kind of mark.
-        wide: let a single panel take the whole width.
     """
     keys = "".join(
         '<li><svg viewBox="0 0 24 12" aria-hidden="true">'
@@ -212,7 +209,7 @@ def figure(
         for panel in panels
     )
     return (
-        f'<figure class="chart{" chart-wide" if wide else ""}">'
+        f'<figure class="chart{" chart-wide" if len(panels) == 1 else ""}">'
         + (f'<ul class="legend">{keys}</ul>' if keys else "")
         + f'<div class="panels">{charts}</div><figcaption>{escape(caption)}</figcaption>'
         + f"{folded(table)}</figure>"

@@ -142,7 +142,6 @@ def _bars(runs: Arms, caption: str) -> str:
         caption,
         [Panel("测试准确率", bar_chart(f"测试准确率：{told}。", rows))],
         table(head, cells),
-        wide=True,
     )
 
 

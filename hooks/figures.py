@@ -78,7 +78,6 @@ def momentum() -> str:
             _named(lines, columns),
         ),
         legend=[(line.style, label) for label, line in lines.items()],
-        wide=True,
     )
 
 
@@ -108,7 +107,6 @@ def weight_decay() -> str:
         ],
         table(("曲线", "0 步", "1000 步", "2000 步", "3000 步", "4000 步"), _named(lines, columns)),
         legend=[(line.style, label) for label, line in lines.items()],
-        wide=True,
     )
 
 

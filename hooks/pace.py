@@ -96,7 +96,6 @@ def pace(results: Results) -> str:
         panels,
         table(("配方", "设备", *(f"到 {level:.0%}" for level in _LEVELS)), rows),
         legend=[(style, label) for label, style in styles.items()],
-        wide=len(panels) == 1,
     )
 
 

@@ -17,13 +17,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import Files
 
 _SHARED = (
-    "docs/*.bib",
+    "cifar_resnet/weights/*",
     "hooks/notebook_templates/**/*",
     "mkdocs.yml",
     "overrides/**/*",
     "results/**/*",
 )
-_CODE = ("cifar_resnet/*.py", "hooks/**/*.py", "hooks/web/*.mjs")
+_CODE = ("cifar_resnet/*.py", "hooks/**/*.py", "hooks/web/*.mjs", "hooks/terms.txt")
 _previewing = False
 _imported = ""  # digest of the code when the server started
 _shared: list[tuple[Path, int]] = []  # files and their times when all pages were last built

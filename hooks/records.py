@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -136,6 +137,9 @@ def read_results(folder: Path) -> Results:
         for recipe, runs in groups.items()
     ]
     ordered.sort(key=lambda group: -group.spread(accuracy)[0])
+    for name, count in Counter(group.label for group in ordered).items():
+        if count > 1:
+            raise PluginError(f"{count} groups of runs would be called {name!r}")
     analyses = _checked(folder / ANALYSES, partial(read, AnalysisRecord))
     benchmarks = _checked(folder / BENCHMARKS, partial(read, BenchRecord))
     return Results(

@@ -175,7 +175,6 @@ def confusion_matrix(group: Group) -> str:
         "判对与判错各用一种颜色，深浅分开计，否则判错的格子几乎看不见。",
         [Panel("每一类图片被认成了什么（%）", heat_map(description, CLASSES, shares))],
         table(("真实＼预测（张）", *CLASSES), rows),
-        wide=True,
     )
 
 
@@ -193,7 +192,6 @@ def per_class(group: Group) -> str:
         "各类别的测试集准确率，从高到低排列。",
         [Panel("各类别的准确率", bar_chart(description, bars))],
         table(("类别", "英文名", "准确率"), rows),
-        wide=True,
     )
 
 
@@ -221,7 +219,6 @@ def calibration(group: Group) -> str:
         "橙色横线是平均置信度；柱顶与横线齐平，就是校准得好。虚线是两者相等的参考线。",
         [Panel("准确率", calibration_chart(f"可靠性图：期望校准误差 {error}，{words}。", bins))],
         table(("置信度", "图片数", "平均置信度", "准确率"), rows),
-        wide=True,
     )
 
 

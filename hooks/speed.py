@@ -43,7 +43,6 @@ def speed(results: Results) -> str:
                 for name, every in _loops(record)
             ],
         ),
-        wide=len(records) == 1,
     )
     columns = zip(*map(_column, records), strict=True)
     rows = [[name, *cells] for name, cells in zip(_ROWS, columns, strict=True)]
@@ -135,7 +134,7 @@ def _by_bench(
             every = figure(record)
             if not every:
                 continue
-            reached = (median(every) >= limit) == least
+            reached = median(every) >= limit if least else median(every) <= limit
             return words, MARKS[reached], aim, _median_and_range(every, write)
     return words, "", aim, UNMEASURED
 
@@ -159,7 +158,7 @@ def _by_training(results: Results, experiment: str, level: float, limit: float) 
 
 
 def _clock(seconds: float, form: str) -> str:
-    """Not rounded as far as `duration`: what is just missed must not look reached."""
+    """Not rounded as far as `duration` rounds: one sees by how little a goal is missed."""
     return f"{seconds:{form}} 秒" if seconds < 120 else f"{seconds / 60:{form}} 分钟"
 
 

@@ -65,7 +65,7 @@ def duration(seconds: float) -> str:
     >>> duration(8460), duration(600), duration(42)
     ('2 小时 21 分', '10 分钟', '42 秒')
     """
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} 秒"
     hours, minutes = divmod(round(seconds / 60), 60)
     if not hours:

@@ -194,7 +194,7 @@ MUTATIONS = (
         "tests/test_run.py",
     ),
     _code(
-        "batch statistics in evaluation", "evaluate", "    model.eval()\n", "    model.train()\n"
+        "batch statistics in evaluation", "evaluation", "    model.eval()\n", "    model.train()\n"
     ),
     # the data
     _code(

@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10
 
 from cifar_resnet.bench import BenchRecord, training_flops
 from cifar_resnet.contention import Contention
-from cifar_resnet.evaluate import CALIBRATION_BINS, Metrics
+from cifar_resnet.evaluation import CALIBRATION_BINS, Metrics
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.recipe import Recipe, changes, learning_rate
 from cifar_resnet.record import SCHEMA, DataInfo, Epoch, Record

@@ -257,6 +257,10 @@ def test_a_record_can_be_trained_again(
     assert "old.json: accuracy 25.00%" in capsys.readouterr().out
     assert cli.main(["train", str(path), "--seed", "8", "--set", "schedule=cosine"]) == 0
     assert given == {"recipe": replace(old.recipe, schedule="cosine"), "seed": 8, **same}
+    own = replace(old, recipe=replace(old.recipe, name="mine"))
+    write_record(own, path)
+    assert cli.main(["train", "old.json"]) == 0
+    assert given == {"recipe": own.recipe, "seed": 7, **same}
     for name, words in (("mine", "give them to fit"), ("cifar10", "leave out --data synthetic")):
         write_record(replace(old, data=replace(old.data, name=name)), path)
         assert cli.main(["train", "old.json", "--data", "synthetic"]) == 2

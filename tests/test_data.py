@@ -117,6 +117,14 @@ def test_pythons_without_filters_unpack_too(mirror: str, monkeypatch: pytest.Mon
     assert data.load().name == "cifar10"
 
 
+def test_a_folder_may_be_called_as_the_stand_in_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="synthetic"):
+        data.load(Path("synthetic"))
+
+
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=str(tmp_path)):
         data.load(tmp_path)

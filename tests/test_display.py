@@ -1,5 +1,7 @@
 import io
+import re
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +43,20 @@ def test_what_comes_before_the_first_step_does_not_count(monkeypatch: pytest.Mon
         now[0] = moment
         terminal.step(0, step, 2, torch.tensor([3.0, 1.0]), 4 * step)
     assert "4 img/s  ETA 0:02" in str(terminal._bar)
+
+
+def test_another_run_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(display.time, "perf_counter", lambda: now[0])
+    stream = io.StringIO()
+    terminal = Terminal(2, stream)
+    for start in (0.0, 1000.0):
+        for epoch in (0, 1):
+            now[0] = start + epoch
+            terminal.step(epoch, 1, 1, torch.tensor([3.0, 1.0]), 4)
+            now[0] = start + epoch + 1
+            terminal.epoch(replace(EPOCH, epoch=epoch + 1))
+    assert re.findall(r"ETA (\S+)", stream.getvalue()) == ["0:01", "0:00"] * 2
 
 
 def test_a_live_bar_in_a_terminal() -> None:

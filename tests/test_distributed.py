@@ -16,7 +16,7 @@ from cifar_resnet.cli import main
 from cifar_resnet.data import Dataset, load
 from cifar_resnet.distributed import World, all_gather, data_parallel, join, local_device, shard
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import evaluate
+from cifar_resnet.evaluation import evaluate
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import get_recipe

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from cifar_resnet import augment, compiling
 from cifar_resnet.display import Silent
-from cifar_resnet.evaluate import predict_logits
+from cifar_resnet.evaluation import predict_logits
 from cifar_resnet.hardware import Hardware
 from cifar_resnet.networks import build
 from cifar_resnet.recipe import Recipe, get_recipe

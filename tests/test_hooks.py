@@ -59,6 +59,15 @@ def test_accuracy_is_pending_without_runs_of_just_that_recipe(tmp_path: Path) ->
         assert "待训练" in expand('{{ accuracy("notes-cpu") }}', results)
 
 
+def test_two_groups_of_one_name_end_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("records.label", lambda _: "一样")
+    runs = [invented(get_recipe(name), 0, 0.94) for name in ("fast-cpu", "fast-cpu-short")]
+    with pytest.raises(PluginError, match="2 groups of runs would be called '一样'"):
+        read_results(publish(tmp_path, *runs))
+
+
 def test_fast_recipes_are_listed_with_their_time_or_as_pending(tmp_path: Path) -> None:
     waiting = expand("{{ fast() }}", NOTHING)
     assert waiting.count("待训练") == 3

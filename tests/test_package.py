@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -30,6 +32,11 @@ def test_public_names_are_listed_alike_for_people_and_type_checkers() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = cifar_resnet.nothing
+
+
+def test_a_module_is_there_without_being_imported() -> None:
+    code = "import cifar_resnet; cifar_resnet.networks.NETWORKS; cifar_resnet.evaluate.__call__"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def imports(path: Path) -> set[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from cifar_resnet.checkpoint import save_weights, weights_record
 from cifar_resnet.data import load
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import evaluate, predict_logits
+from cifar_resnet.evaluation import evaluate, predict_logits
 from cifar_resnet.model import get_cifar_resnet
 from cifar_resnet.networks import build
 from cifar_resnet.predict import WEIGHTS, classify, load_pretrained, pictures_in, read_image

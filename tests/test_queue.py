@@ -254,6 +254,22 @@ def test_a_stopped_queue_or_a_closed_terminal_pauses_its_runs(
     assert "paused    test/slow/seed0" in capsys.readouterr().out
 
 
+def test_a_signal_that_is_handled_already_is_left_to_its_handler(tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    class Stopped(KeyboardInterrupt):
+        pass
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped), queue._pausing({}, tmp_path):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGHUP))

@@ -54,7 +54,7 @@ def test_what_is_written_is_read(record: Record, tmp_path: Path) -> None:
         (["metrics", "calibration", 0], [2, 0.6], "must have 3 entries, not 2"),
         (["data", "md5"], [], "data.md5 must be an object"),
         (["history"], {}, "history must be a list"),
-        (["software"], "git", "software.* must be an object"),
+        (["software"], "git", "software must be an object"),
         (["finished"], "yesterday", "finished must be an ISO 8601 time"),
         (["train_seconds"], float("nan"), "train_seconds must be a finite number"),
         (["train_seconds"], 10**400, "train_seconds must be a finite number"),

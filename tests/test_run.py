@@ -17,7 +17,7 @@ from cifar_resnet.depth import get_depth_resnet
 from cifar_resnet.display import Silent
 from cifar_resnet.distributed import World
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import measure, predict_logits
+from cifar_resnet.evaluation import measure, predict_logits
 from cifar_resnet.files import sha256, sole_user
 from cifar_resnet.fingerprint import differences, fingerprint
 from cifar_resnet.hardware import Hardware
@@ -116,6 +116,16 @@ def test_threads_spared_meanwhile_are_there_again(
         assert said == ["as many threads as cores are free: 1"]
     finally:
         torch.set_num_threads(before)
+
+
+def test_as_many_threads_train_as_the_record_says(
+    synthetic: Dataset, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[int] = []
+    display = Silent()
+    monkeypatch.setattr(display, "epoch", lambda _: during.append(torch.get_num_threads()))
+    run = fit(RECIPE, synthetic, replace(cpu, threads=2), out=tmp_path, display=display)
+    assert set(during) == {run.record.hardware.threads} == {2}
 
 
 def test_an_unknown_precision_does_not_pass_for_float32(

@@ -8,7 +8,7 @@ from torch import nn
 
 from cifar_resnet.augment import normalize
 from cifar_resnet.errors import InputError
-from cifar_resnet.evaluate import evaluate, measure, predict_logits
+from cifar_resnet.evaluation import evaluate, measure, predict_logits
 
 
 def test_metrics_by_hand() -> None:
