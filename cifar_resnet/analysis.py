@@ -40,7 +40,7 @@ _STEPS = 5
 BARE, LATER = "-bare", "-later"  # without normalisation; after some steps of training
 STEPS = "steps"  # how many
 CHANGE = "-change"  # of a block's output by its residual
-SCALED = "loss without, scaled"  # by the factor that makes it smallest
+SCALED = ", scaled"  # of a loss: by the factor that makes it smallest
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,8 @@ def _lesion(network: str, model: nn.Module, images: Tensor, labels: Tensor) -> _
         "loss": [whole[1]],
         "accuracy without": [accuracy for accuracy, _, _ in cut],
         "loss without": [loss for _, loss, _ in cut],
-        SCALED: [loss for _, _, loss in cut],
+        f"loss{SCALED}": [whole[2]],
+        f"loss without{SCALED}": [loss for _, _, loss in cut],
     }
 
 
@@ -402,8 +403,8 @@ def fingerprint(name: str, network: str) -> dict[str, tuple[float, ...]]:
         network: a key of `cifar_resnet.networks.NETWORKS`, or empty for ``"gradients"``.
 
     Example:
-        >>> list(fingerprint("lesion", "resnet20"))
-        ['accuracy', 'loss', 'accuracy without', 'loss without', 'loss without, scaled']
+        >>> list(fingerprint("lesion", "resnet20"))  # doctest: +ELLIPSIS
+        ['accuracy', 'loss', 'accuracy without', 'loss without', ...]
     """
     model = _fresh(partial(build, network)) if network else nn.Identity()
     found = ANALYSES[name][0](network, model, *draw(16, seed=0))

@@ -212,9 +212,9 @@ def single_blocks(analyses: Analyses) -> Shown:
         panels.append(Panel(_network(record), chart))
         names = [f"去掉{'' if name.startswith('第') else ' '}{name}" for name in _parts(record)]
         losses = record.values["loss"] + record.values["loss without"]
-        scaled = ("", *(f"{loss:.2f}" for loss in record.values[SCALED]))
+        scaled = record.values[f"loss{SCALED}"] + record.values[f"loss without{SCALED}"]
         rows += [
-            [f"{_network(record)}，{name}", percent(share), f"{loss:.2f}", least]
+            [f"{_network(record)}，{name}", percent(share), f"{loss:.2f}", f"{least:.2f}"]
             for name, share, loss, least in zip(
                 ("完整", *names), (whole, *cut), losses, scaled, strict=True
             )

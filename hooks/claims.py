@@ -46,7 +46,7 @@ _DEGRADATION = ("degradation", "degradation-cpu")
 CLAIMS: dict[str, Claim] = {
     "vanishing": Claim(
         "background.md",
-        "没有对策时，梯度越往浅层越小；有了合适的初始化和 BN，就不再消失",
+        "用 Sigmoid 的网络，梯度越往浅层越小；换成 ReLU 和合适的初始化，再加上 BN，就不再消失",
         "笔记第 1 节",
         analyses=("gradients",),
         quote="反向传播时梯度越来越小，导致浅层参数无法更新。",

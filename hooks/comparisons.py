@@ -197,14 +197,15 @@ def depth_family(kind: str, *, experiment: Experiment, runs: Arms) -> Shown:
     """Compare the shallowest with the deepest network.
 
     ``"plain"``: the deep one should be worse, in training too. ``"resnet"``: the deep one
-    should beat the plain one of its depth, and not train worse than the shallow one.
+    should beat the plain one of its depth, and not be worse than the shallow one.
     """
     depths = sorted(int(label.removeprefix("plain")) for label in runs if "plain" in label)
     low, high = depths[0], depths[-1]
     better = f"plain{low}" if kind == "plain" else f"resnet{high}"
     findings = [compare(runs, better, f"plain{high}", v) for v in (_train_accuracy, accuracy)]
     if kind == "resnet":
-        findings.append(_no_less(runs, f"resnet{high}", f"resnet{low}"))
+        pair = f"resnet{high}", f"resnet{low}"
+        findings += [_no_less(runs, *pair, v) for v in (_train_accuracy, accuracy)]
     return Shown(findings, _error_curves(runs), _conditions(experiment, runs) + _early(runs))
 
 
@@ -230,9 +231,9 @@ def _early(runs: Arms) -> str:
     )
 
 
-def _no_less(runs: Arms, deep: str, shallow: str) -> Finding:
-    """Whether the deep network does not train worse than the shallow one."""
-    found = compare(runs, shallow, deep, _train_accuracy)
+def _no_less(runs: Arms, deep: str, shallow: str, value: Callable[[Record], float]) -> Finding:
+    """Whether the deep network is not worse than the shallow one."""
+    found = compare(runs, shallow, deep, value)
     return Finding(found.words, None if found.holds is None else not found.holds)
 
 

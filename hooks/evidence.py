@@ -129,7 +129,9 @@ def tally(results: Results) -> str:
         for verdict in _KINDS
         if (count := verdicts.count(verdict))
     )
-    return f'<span class="tally">{len(CLAIMS)} 条论断，{"，".join(counts)}</span>'
+    told = f'<span class="tally">{len(CLAIMS)} 条论断，{"，".join(counts)}</span>'
+    short = sum(bool(found and found.queued) for found in seen)
+    return told + f"；其中 {short} 条目前只有缩短的实验，判定还可能改变" * bool(short)
 
 
 def _claim(name: str) -> Claim:

@@ -226,6 +226,15 @@ IN_WORDS: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         "每个阶段 6 层或 18 层，首尾再各有一层",
         lambda: [2 * blocks(DEPTHS[depth]) // 3 for depth in (20, 56)] == [6, 18],
     ),
+    (
+        "background.md",
+        "56 层网络的第一个卷积有 432 个权重，最后一个有 36,864 个，单这一点就能差到 9 倍",
+        lambda: (
+            (sizes := [m.weight.numel() for m in DEPTHS[56].modules() if isinstance(m, nn.Conv2d)])
+            and (sizes[0], sizes[-1]) == (432, 36_864)
+            and round((sizes[-1] / sizes[0]) ** 0.5) == 9
+        ),
+    ),
     ("background.md", "在三个阶段的末尾各插入 12 层", lambda: (56 - 20) // 3 == 12),
 )
 
