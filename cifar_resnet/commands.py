@@ -274,10 +274,12 @@ def _class_names(record_id: str) -> tuple[str, ...]:
     from cifar_resnet.data import CLASSES
     from cifar_resnet.synthetic import SHAPES
 
-    known = {"cifar10": CLASSES, "synthetic": SHAPES}
+    if not record_id:
+        return CLASSES
     data = re.search(r"-([^-]+)-[^-]+-seed\d+-", record_id)
-    name = data[1] if data else "" if record_id else "cifar10"
-    return known.get(name) or tuple(str(label) for label in range(len(CLASSES)))
+    known = {"cifar10": CLASSES, "synthetic": SHAPES}
+    labels = tuple(str(label) for label in range(len(CLASSES)))
+    return known.get(data[1] if data else "", labels)
 
 
 def _read_pictures(paths: Iterable[Path], failed: list[Path]) -> "Iterator[tuple[Path, Tensor]]":

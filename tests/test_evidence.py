@@ -56,6 +56,14 @@ def test_claims_say_what_their_findings_judge() -> None:
         assert ways.get(name, "能提高准确率") in claim.words
 
 
+def test_what_the_site_added_to_the_notes_claims_stands_in_them() -> None:
+    (told,) = re.findall(r"^论断下面的“出自”(.*)$", (ROOT / "docs/results.md").read_text(), re.M)
+    added = re.findall(r"“(.*?)”", told)
+    assert len(added) > 3
+    for words in added:
+        assert any(words in claim.words for claim in CLAIMS.values()), words
+
+
 def _one(name: str) -> Experiment:
     (experiment,) = select([name])
     return experiment
