@@ -15,6 +15,7 @@ from records import RECORDS, Results
 from wording import PENDING, UNMEASURED, badge, markdown_table, percent
 
 from cifar_resnet.experiments import Experiment, jobs, select
+from cifar_resnet.recipe import changes
 
 OPEN = "待定"
 _KINDS = {"支持": "yes", "部分支持": "partly", "不支持": "no", OPEN: "open"}
@@ -30,6 +31,7 @@ class _Seen:
         sources: the experiment or the analyses that gave them.
         records: ids of what they were drawn from.
         queued: fuller experiments that are still to come.
+        shortened: whether networks were trained for few epochs.
         limits: what the verdict holds for only, in words.
     """
 
@@ -37,6 +39,7 @@ class _Seen:
     sources: tuple[str, ...]
     records: frozenset[str]
     queued: tuple[str, ...] = ()
+    shortened: bool = False
     limits: str = ""
 
     def badge(self, results: Results) -> str:
@@ -130,8 +133,8 @@ def tally(results: Results) -> str:
         if (count := verdicts.count(verdict))
     )
     told = f'<span class="tally">{len(CLAIMS)} 条论断，{"，".join(counts)}</span>'
-    short = sum(bool(found and found.queued) for found in seen)
-    return told + f"；其中 {short} 条目前只有缩短的实验，判定还可能改变" * bool(short)
+    short = sum(bool(found and found.shortened) for found in seen)
+    return told + f"；其中 {short} 条目前只有缩短的训练可用，判定还可能改变" * bool(short)
 
 
 def _claim(name: str) -> Claim:
@@ -146,7 +149,9 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
         if any(name not in results.analyses for name in claim.analyses):
             return None
         shown = claim.show({name: results.analyses[name] for name in claim.analyses})
-        return _Seen(shown, claim.analyses, frozenset(claim.analyses))
+        shortened, limits = _analysed(claim, results)
+        known = frozenset(claim.analyses)
+        return _Seen(shown, claim.analyses, known, shortened=shortened, limits=limits)
     found = []
     for index, name in enumerate(claim.experiments):
         (experiment,) = select([name])
@@ -157,9 +162,20 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
             shown = claim.show(experiment=experiment, runs=runs)
             queued = claim.experiments[:index]
             limits = _limits(experiment, runs, shortened=bool(queued))
-            found.append(_Seen(shown, (name,), ids, queued, limits))
+            found.append(_Seen(shown, (name,), ids, queued, bool(queued), limits))
     decided = (seen for seen in found if _verdict(seen.shown.findings) != OPEN)
     return next(decided, found[0] if found else None)
+
+
+def _analysed(claim: Claim, results: Results) -> tuple[bool, str]:
+    """Whether few epochs trained the weights of a claim's analyses, and what they are few of."""
+    of = {results.analyses[name].weights_record for name in claim.analyses}
+    if "" in of:
+        return False, "只一组随机初值"
+    trained = [run.recipe for run in results.runs if run.id in of]
+    short = sorted({recipe.epochs for recipe in trained if "epochs" in changes(recipe)})
+    told = f"，有的只训练 {'、'.join(map(str, short))} 轮" if short else ""
+    return bool(short), f"每种网络只一个{told}"
 
 
 def _limits(experiment: Experiment, runs: Arms, *, shortened: bool) -> str:

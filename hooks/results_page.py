@@ -66,7 +66,7 @@ def _card(group: Group, results: Results) -> str:
     title = f"{escape(group.label)} {results.mark(group.ids)}"
     lines = (
         f"测试集准确率，{spread}（种子 {seeds}）",
-        f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，{group.devices}",
+        f"训练{'平均' if n > 1 else ''}用时 {duration(times)}，不含评估与编译，{group.devices}",
     )
     return (
         f'<div class="card"><p class="card-title">{title}</p>'

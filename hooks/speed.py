@@ -198,7 +198,8 @@ _ROWS = (
 def _column(record: BenchRecord) -> list[str]:
     h = record.hardware
     times = speedups(record)
-    limit = median(record.ceiling) / record.flops / median(record.reference)
+    rounds = zip(record.ceiling, record.reference, strict=True)
+    limit = median(most / record.flops / usual for most, usual in rounds)
     return [
         device(h.kind, escape(h.name), h.threads),
         _TIMES(median(times)),
