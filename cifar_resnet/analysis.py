@@ -329,8 +329,8 @@ def network_of(name: str, run: Path | None = None) -> str:
         run: folder of a finished run.
 
     Returns:
-        A key of `cifar_resnet.networks.NETWORKS`; empty for
-        ``"gradients"``, which measures several.
+        A key of `cifar_resnet.networks.NETWORKS`; empty for ``"gradients"``, which measures
+        several.
 
     Raises:
         InputError: if the name is unknown, takes no run, or the run has no record.

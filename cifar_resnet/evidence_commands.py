@@ -171,7 +171,7 @@ def analyze(args: argparse.Namespace) -> None:
     from cifar_resnet.files import must_be_writable
     from cifar_resnet.record import read, write_record
 
-    network_of(args.name, args.run_folder)
+    network_of(args.name, args.run_folder)  # refused before a data set is downloaded
     must_be_writable(args.out)
     record = analyze(args.name, load(args.data, val=args.val), args.run_folder)
     for label, numbers in record.values.items():

@@ -168,7 +168,7 @@ def _look(claim: Claim, results: Results) -> _Seen | None:
 
 
 def _analysed(claim: Claim, results: Results) -> tuple[bool, str]:
-    """Whether few epochs trained the weights of a claim's analyses, and what they are few of."""
+    """Whether weights that a claim's analyses use had few epochs; what its verdict holds for."""
     of = {results.analyses[name].weights_record for name in claim.analyses}
     if "" in of:
         return False, "只一组随机初值"

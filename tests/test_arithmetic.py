@@ -3,7 +3,6 @@
 The text is computed here and must stand in the page.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +12,12 @@ import pytest
 from layers import LAYERS, measure
 from torch import nn
 from torchvision.models import resnet18
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from cifar_resnet import get_cifar_resnet, get_recipe
 from cifar_resnet.depth import Block, get_depth_resnet
 from tests import ROOT
+from tests.test_docs import NOTEBOOKS, PAGES, as_text
 
 DOCS = ROOT / "docs"
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
@@ -73,15 +73,6 @@ def equations(text: str) -> Iterator[tuple[str, float, str, str]]:
                     yield " ".join(line.split()), left, sign, text.strip(" ,.\n")
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    for page in sorted(DOCS.rglob("*.md")):
-        yield page.name, page.read_text()
-    for page in sorted(DOCS.rglob("*.ipynb")):
-        for cell in json.loads(page.read_text())["cells"]:
-            if cell["cell_type"] == "markdown":
-                yield page.name, "".join(cell["source"])
-
-
 def known(page: str, text: str) -> str:
     """With the letters that stand for one number throughout a page replaced by it."""
     for letter, value in GIVEN.get(page, {}).items():
@@ -89,7 +80,11 @@ def known(page: str, text: str) -> str:
     return text
 
 
-EQUATIONS = [(page, *found) for page, text in texts() for found in equations(known(page, text))]
+EQUATIONS = [
+    (page.name, *found)
+    for page in [*PAGES, *NOTEBOOKS]
+    for found in equations(known(page.name, as_text(page)))
+]
 
 
 def test_equations_are_found() -> None:
@@ -124,6 +119,11 @@ def millions(model: nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
+def convolved(model: nn.Module) -> int:
+    """Weights of its convolutions."""
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
+
+
 def blocks(model: nn.Module) -> int:
     return sum(isinstance(module, BasicBlock | Block) for module in model.modules())
 
@@ -135,7 +135,10 @@ SIDES, SIDES_THERE = ({name: of[name].shape[-1] for name in LAYERS} for of in (H
 FIELDS, FIELDS_THERE = ({name: of[name].field for name in LAYERS} for of in (HERE, THERE))
 WORK, WORK_THERE = (sum(layer.multiply_adds for layer in of.values()) for of in (HERE, THERE))
 DEPTHS = {depth: get_depth_resnet(depth) for depth in (20, 56, 110)}
-IMAGES, BATCH = 50_000, get_recipe("notes").batch_size
+IMAGES, NOTES = 50_000, get_recipe("notes")
+BATCH = NOTES.batch_size
+DECAY = round((1 - NOTES.momentum) / (NOTES.learning_rate * NOTES.weight_decay))  # steps
+CROPS = (2 * NOTES.augmentation.crop_padding + 1) ** 2
 SQUARE = round((get_recipe("fast").augmentation.erasing_area[0] * 32**2) ** 0.5)
 FAST_CPU = get_recipe("fast-cpu")
 
@@ -170,8 +173,8 @@ CALCULATED = (
         f"110 层的 CIFAR 网络有 {blocks(DEPTHS[110])} 个块，$2^{{{blocks(DEPTHS[110])}}}$ 条路",
     ),
     ("training.md", f"一轮共 {IMAGES // BATCH} 步；余下的 {IMAGES % BATCH} 张"),
-    ("training.md", f"=2000$ 步，大约 {2000 * BATCH / IMAGES:.0f} 轮"),
-    ("training.md", f"有 {2 * 81} 个样子"),
+    ("training.md", f"={DECAY}$ 步，大约 {DECAY * BATCH / IMAGES:.0f} 轮"),
+    ("training.md", f"={CROPS}$ 种，加上翻转，一张图有 {2 * CROPS} 个样子"),
     ("speed.md", f"每张图擦掉一个 {SQUARE}×{SQUARE} 的方块"),
     ("speed.md", f"边长 {SQUARE} 与"),
     (
@@ -206,7 +209,11 @@ IN_WORDS: tuple[tuple[str, str, Callable[[], bool]], ...] = (
         lambda: all(HERE[s].multiply_adds == 16 * THERE[s].multiply_adds for s in STAGES),
     ),
     ("model.md", "训练一张图的运算是原版的十几倍", lambda: 10 < WORK / WORK_THERE < 20),
-    ("residual-block.md", "约为 BasicBlock 的十七分之一", lambda: round(18 / (17 / 16)) == 17),
+    (
+        "residual-block.md",
+        "约为 BasicBlock 的十七分之一",
+        lambda: round(convolved(BasicBlock(256, 256)) / convolved(Bottleneck(256, 64))) == 17,
+    ),
     ("speed.md", "约占面积的七分之一", lambda: round(32**2 / SQUARE**2) == 7),
     ("speed.md", "运算量只有原来的四分之一", lambda: (FAST_CPU.low_resolution / 32) ** 2 == 1 / 4),
     (
@@ -235,7 +242,11 @@ IN_WORDS: tuple[tuple[str, str, Callable[[], bool]], ...] = (
             and round((sizes[-1] / sizes[0]) ** 0.5) == 9
         ),
     ),
-    ("background.md", "在三个阶段的末尾各插入 12 层", lambda: (56 - 20) // 3 == 12),
+    (
+        "background.md",
+        "在三个阶段的末尾各插入 12 层",
+        lambda: 2 * (blocks(DEPTHS[56]) - blocks(DEPTHS[20])) == 3 * 12,
+    ),
 )
 
 
